@@ -1,0 +1,5 @@
+"""`python -m hepipe` is the command `hepipe`."""
+
+from hepipe.cli.app import main
+
+main()

@@ -1,0 +1,375 @@
+"""The configuration: a frozen `Spec` per section, checked before anything runs.
+
+The Snakefile imports this file, so it stays light: no arrays, no torch, no slide reader. Every stage's `revision` is
+raised when the numbers that the stage writes change, since Snakemake cannot see package code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hepipe.errors import ConfigError
+from hepipe.sheet import SCORES, CaseRow, Score, read_sheet
+
+Split = Literal["train", "val", "test"]
+SYNTH_MPP = 0.5
+
+
+class Spec(BaseModel):
+    """A section of the configuration: unknown keys fail, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class SlidesSpec(Spec):
+    """How slide files are opened and checked."""
+
+    revision: Literal[1] = 1
+    readers: tuple[Literal["openslide", "tiffslide", "picture"], ...] = Field(
+        ("openslide", "tiffslide", "picture"),
+        min_length=1,
+        description="Tried in this order; the one that opened a slide stands in its artefacts.",
+    )
+    mpp_tolerance: float = Field(0.01, ge=0, lt=0.2, description="How much finer than level 0 a read may ask.")
+    min_tissue_mm2: float = Field(0.05, ge=0, description="A slide with less tissue than this is empty, mm².")
+    max_dark_frac: float = Field(0.6, gt=0, le=1, description="More than this share dark: not a brightfield slide.")
+
+
+class RegistrationSpec(Spec):
+    """How the IHC slide is brought onto the H&E slide."""
+
+    revision: Literal[1] = 1
+    chain: tuple[Literal["search", "affine", "deeperhistreg", "simpleitk", "landmarks", "identity"], ...] = Field(
+        ("search", "affine", "deeperhistreg"), min_length=1, description="Steps, each starting from the one before."
+    )
+    overview_px: int = Field(1024, ge=128, description="Longer side of the pictures that are registered, px.")
+    threads: int = Field(1, ge=1, description="Threads of every numeric library: part of the result, so named here.")
+    flips: bool = Field(True, description="Search mirrored starts too.")
+    rotation_step_deg: float = Field(5.0, gt=0, le=45, description="Step of the start search over all rotations.")
+    levels: int = Field(5, ge=1, le=10, description="Pyramid levels of the non-rigid step.")
+    iterations: int = Field(30, ge=1, description="Iterations per level of the non-rigid step.")
+    alpha: float = Field(1.5, ge=0, description="Weight of the displacement's smoothness.")
+    min_similarity: float = Field(0.12, description="Below this score the two slides do not belong together.")
+    review_similarity: float = Field(0.25, description="Below this score a person should look at the pair.")
+    min_tissue_dice: float = Field(0.4, ge=0, le=1, description="Least overlap of both tissue masks after warping.")
+
+
+class TissueSpec(Spec):
+    """How tissue is found on both slides."""
+
+    revision: Literal[1] = 1
+    mpp: float = Field(8.0, gt=0, description="Resolution of the masks, µm per px; coarser slides use their own.")
+    channel: Literal["saturation", "od"] = Field("od", description="What Otsu's threshold is taken of.")
+    close_um: float = Field(24.0, ge=0, description="Radius of the closing, µm.")
+    min_hole_um2: float = Field(10_000, ge=0, description="Holes smaller than this are filled, µm².")
+    min_piece_um2: float = Field(20_000, ge=0, description="Pieces smaller than this are dropped, µm².")
+
+
+class StainsSpec(Spec):
+    """How stain vectors and DAB masks are made."""
+
+    revision: Literal[1] = 1
+    vectors: Literal["fixed", "macenko", "vahadane"] = Field("macenko", description="How a slide's vectors are found.")
+    sample_tiles: int = Field(48, ge=4, description="Windows of tissue that a slide's vectors are estimated from.")
+    min_dab_frac: float = Field(0.005, ge=0, description="Less DAB than this share of tissue: the fixed vectors.")
+    dab_sigma_um: float = Field(0.5, ge=0, description="Gaussian before Otsu, µm.")
+    dab_close_um: float = Field(1.0, ge=0, description="Radius of the mask's closing, µm.")
+    dab_floor_od: float = Field(0.15, ge=0, description="A tile's threshold is never below this optical density.")
+
+
+class TilingSpec(Spec):
+    """How registered pairs are cut into tiles."""
+
+    revision: Literal[1] = 1
+    mpp: float = Field(0.5, gt=0, description="Resolution of the stored tiles, µm per px.")
+    tile_px: int = Field(512, gt=0, description="Side of a square tile, px at `mpp`.")
+    overlap_px: int = Field(0, ge=0, description="Margin shared by neighbours, px at `mpp`.")
+    min_tissue_frac: float = Field(0.6, ge=0, le=1, description="Keep a tile when at least this share is tissue.")
+    origin: Literal["canvas", "tissue"] = Field("canvas", description="Where the grid starts.")
+
+    @model_validator(mode="after")
+    def _tiles_advance(self) -> Self:
+        if self.overlap_px >= self.tile_px:
+            raise ValueError(
+                f"overlap_px ({self.overlap_px}) must be smaller than tile_px ({self.tile_px}), "
+                "or neighbouring tiles never advance"
+            )
+        return self
+
+
+class Limit(Spec):
+    """A filter: a tile is dropped when the measurement lies outside."""
+
+    min: float | None = None
+    max: float | None = None
+
+    def passes(self, value: float) -> bool:
+        """Whether a measured value is inside; an undefined one (nan) is."""
+        return not ((self.min is not None and value < self.min) or (self.max is not None and value > self.max))
+
+
+class QualitySpec(Spec):
+    """Which tiles are dropped: limits on the raw measurements of the tile table."""
+
+    revision: Literal[1] = 1
+    limits: Mapping[str, Limit] = Field(
+        default_factory=dict, description="Measurement name to its limit; changes the verdict only, never the tiles."
+    )
+    alarm_dropped_frac: float = Field(0.8, gt=0, le=1, description="More dropped than this: the case needs review.")
+
+
+class SplitsSpec(Spec):
+    """How patients are divided."""
+
+    revision: Literal[1] = 1
+    shares: Mapping[Split, float] = Field({"train": 0.6, "val": 0.2, "test": 0.2}, description="Wanted shares of tiles.")
+    seed: int = Field(1, ge=0)
+
+    @field_validator("shares")
+    @classmethod
+    def _sum_to_one(cls, shares: Mapping[Split, float]) -> Mapping[Split, float]:
+        if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
+            raise ValueError(f"shares must be 0 or more and add up to 1, found {dict(shares)}")
+        return shares
+
+
+class SynthSpec(Spec):
+    """A synthetic cohort: its case ids follow from these values."""
+
+    revision: Literal[1] = 1
+    patients: int = Field(12, ge=1, le=10_000)
+    seed: int = Field(1, ge=0)
+    side_um: float = Field(1200, ge=400, le=20_000, description="Side of a slide, µm.")
+    section: Literal["restained", "consecutive"] = "restained"
+    artifacts: bool = Field(True, description="Plant pen, fold, blur, bubble and so on.")
+    pairs: int = Field(12, ge=0, description="Aligned tile pairs written beside the slides, for imports.")
+    pair_px: int = Field(256, ge=32, description="Side of those pairs, px.")
+
+
+class ImportSpec(Spec):
+    """A tile set made elsewhere."""
+
+    revision: Literal[1] = 1
+    kind: Literal["folder", "aligned"] = Field(description="folder: two folders, paired by name; aligned: A|B pictures.")
+    path: str = Field(min_length=1, description="Folder of the set.")
+    he: str = Field("HE", description="kind folder: folder of H&E tiles inside `path`.")
+    ihc: str = Field("IHC", description="kind folder: folder of IHC tiles inside `path`.")
+    mpp: float = Field(gt=0, description="µm per px of the tiles: these files carry none.")
+    marker: str = "HER2"
+    section: Literal["restained", "consecutive"] = "consecutive"
+    score_pattern: str | None = Field(None, description="Regular expression with one group: the score in a file name.")
+    case_pattern: str | None = Field(None, description="Regular expression with one group: the case in a file name.")
+    split: Split = Field("test", description="Split of tiles that lie in no folder train, val or test.")
+    allow_missing: bool = Field(False, description="Drop names that stand on one side only, instead of an error.")
+
+
+class Sections(Spec):
+    """The sections that a data set may override."""
+
+    slides: SlidesSpec = SlidesSpec()
+    registration: RegistrationSpec = RegistrationSpec()
+    tissue: TissueSpec = TissueSpec()
+    stains: StainsSpec = StainsSpec()
+    tiling: TilingSpec = TilingSpec()
+    quality: QualitySpec = QualitySpec()
+    splits: SplitsSpec = SplitsSpec()
+
+
+class DatasetSpec(Spec):
+    """One data set: a slide sheet, a synthetic cohort or an import, and what it overrides."""
+
+    sheet: str | None = None
+    slides_folder: str | None = Field(None, description="Paths in the sheet are relative to this, not to the sheet.")
+    synth: SynthSpec | None = None
+    import_: ImportSpec | None = Field(None, alias="import")
+    note: str = Field("", description="Said in the report, such as a nominal resolution.")
+    sections: Sections
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.sheet, self.synth, self.import_)) != 1:
+            raise ValueError("give exactly one of sheet, synth, import")
+        return self
+
+
+class SelectSpec(Spec):
+    """What chooses the checkpoint of a run."""
+
+    metric: str = Field("last", description="`last`, or a metric of the validation tiles.")
+    mode: Literal["min", "max"] = "max"
+    every: int = Field(500, gt=0, description="Steps between two validations.")
+    max_tiles: int = Field(64, gt=0, description="Validation tiles looked at, evenly spread.")
+
+
+class TrainingSpec(Spec):
+    """One protocol for all runs; a run may override it."""
+
+    revision: Literal[1] = 1
+    n_steps: int = Field(2000, gt=0, description="Iterations.")
+    batch_size: int = Field(4, gt=0)
+    accumulation: int = Field(1, gt=0, description="Micro-batches per step; `batch_size` is what a step sees in all.")
+    mpp: float | None = Field(None, gt=0, description="µm per px of what the model sees; empty: as stored.")
+    crop_px: int = Field(256, gt=0, description="Side of the random training crop, px at `mpp`.")
+    flips: bool = Field(True, description="Flip and turn both stains alike.")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    workers: int = Field(2, ge=0, description="Threads that decode tiles.")
+    checkpoint_every: int = Field(500, gt=0, description="Steps between two resume files.")
+    sample_every: int = Field(500, gt=0, description="Steps between two pictures of validation tiles.")
+    log_every: int = Field(20, gt=0)
+    select: SelectSpec = SelectSpec()
+
+
+class RunSpec(Spec):
+    """One training run."""
+
+    model: str = Field(pattern=r"^[a-z0-9_]+$")
+    dataset: str
+    preset: str = "paper"
+    seed: int = Field(0, ge=0)
+    options: Mapping[str, Any] = Field(default_factory=dict, description="Hyperparameters that differ from the preset.")
+    parts: Mapping[str, str] = Field(default_factory=dict, description="Part of the model to a run's name or weights role.")
+    on: Mapping[str, Split] | None = Field(None, description="Data set to split that it is evaluated on.")
+    training: TrainingSpec
+
+
+class EvaluationSpec(Spec):
+    """What is measured, and where."""
+
+    revision: Literal[1] = 1
+    on: Mapping[str, Split] = Field(default_factory=dict, description="Data set to split; empty: the run's own test.")
+    tile_px: int = Field(0, ge=0, description="Prediction tile, px; 0 takes whole stored tiles.")
+    batch_size: int = Field(4, gt=0)
+    primary: tuple[str, ...] = ("fd_effnetlite0", "pd_effnetlite0", "css_he", "iod_ccc", "dab_dice")
+    dab_thresholds_od: tuple[float, float, float] = Field((0.2, 0.4, 0.6), description="Of pixel H-scores, OD index.")
+    bootstrap: int = Field(2000, ge=100)
+
+
+class Config(Spec):
+    """The whole configuration, expanded: every data set and run holds its own complete sections."""
+
+    seed: int = Field(1, ge=0)
+    weights: str = "weights"
+    pseudonyms: str | None = Field(None, description="A secret: ids in results become keyed hashes of the sheet's ids.")
+    datasets: Mapping[str, DatasetSpec]
+    runs: Mapping[str, RunSpec] = Field(default_factory=dict)
+    evaluation: EvaluationSpec = EvaluationSpec()
+    title: str = "hepipe report"
+
+    @model_validator(mode="after")
+    def _names_meet(self) -> Self:
+        for name in [*self.datasets, *self.runs]:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+                raise ValueError(f"name {name!r}: letters, digits, '_', '-' expected")
+        for name, run in self.runs.items():
+            for dataset in [run.dataset, *(run.on or {}), *self.evaluation.on]:
+                if dataset not in self.datasets:
+                    raise ValueError(f"runs.{name}: no data set {dataset!r}; there are {', '.join(self.datasets)}")
+        return self
+
+    def targets(self, run: str) -> dict[str, Split]:
+        """Data set to split that a run is evaluated on."""
+        spec = self.runs[run]
+        return dict(spec.on or self.evaluation.on or {spec.dataset: "test"})
+
+
+_SECTIONS = tuple(Sections.model_fields)
+
+
+def load_config(raw: Mapping[str, Any]) -> Config:
+    """The checked configuration from what YAML gave.
+
+    Sections at the top are defaults; a data set's sections and a run's `training` override them key by key.
+
+    Raises:
+        ConfigError: Every problem with the path of its key.
+    """
+    top = dict(raw)
+    shared = {name: _mapping(top.pop(name, {}), name) for name in _SECTIONS}
+    training = _mapping(top.pop("training", {}), "training")
+    datasets = {}
+    for name, entry in _mapping(top.get("datasets", {}), "datasets").items():
+        own = dict(_mapping(entry, f"datasets.{name}"))
+        sections = {key: _merge(shared[key], own.pop(key, {})) for key in _SECTIONS}
+        datasets[name] = {**own, "sections": sections}
+    runs = {}
+    for name, entry in _mapping(top.get("runs", {}), "runs").items():
+        own = dict(_mapping(entry, f"runs.{name}"))
+        runs[name] = {**own, "training": _merge(training, own.pop("training", {}))}
+    try:
+        return Config.model_validate({**top, "datasets": datasets, "runs": runs})
+    except ValidationError as error:
+        raise ConfigError("config:\n  " + "\n  ".join(_problems(error))) from None
+
+
+def case_rows(config: Config, dataset: str) -> list[CaseRow]:
+    """The pairs of a data set; none for an import. Ids are replaced when `pseudonyms` is set."""
+    spec = config.datasets[dataset]
+    if spec.synth is not None:
+        return list(synth_rows(spec.synth, Path("results/synth") / dataset))
+    if spec.sheet is None:
+        return []
+    folder = None if spec.slides_folder is None else Path(spec.slides_folder)
+    rows = read_sheet(Path(spec.sheet), folder)
+    if config.pseudonyms is None:
+        return rows
+    secret = config.pseudonyms
+    return [
+        row.model_copy(
+            update={
+                "case_id": pseudonym(secret, row.case_id, "C"),
+                "patient_id": pseudonym(secret, row.patient_id, "P"),
+            }
+        )
+        for row in rows
+    ]
+
+
+def pseudonym(secret: str, name: str, prefix: str) -> str:
+    """A keyed hash in place of an id; the sheet's own id cannot be found without the secret."""
+    return prefix + hmac.new(secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:10]
+
+
+def synth_rows(spec: SynthSpec, folder: Path) -> Iterator[CaseRow]:
+    """The pairs of a synthetic cohort, three patients a score in turn; files appear when they are drawn."""
+    for number in range(spec.patients):
+        case_id = f"s{spec.seed}-{number + 1:03d}"
+        score: Score = SCORES[number % len(SCORES)]
+        yield CaseRow(
+            case_id=case_id,
+            patient_id=f"p{spec.seed}-{number + 1:03d}",
+            he=str(folder / case_id / "he.tif"),
+            ihc=str(folder / case_id / "ihc.tif"),
+            marker="HER2",
+            her2_score=score,
+            section=spec.section,
+            batch=f"b{number % 3 + 1}",
+        )
+
+
+def _mapping(value: Any, path: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"config:\n  {path}: a mapping expected, found {type(value).__name__}")
+    return value
+
+
+def _merge(base: Mapping[str, Any], over: Any) -> Any:
+    if not isinstance(over, Mapping):
+        return over
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = _merge(base[key], value) if isinstance(base.get(key), Mapping) else value
+    return merged
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"] if part != "sections")
+        yield f"{path}: {problem['msg'].removeprefix('Value error, ')}" if path else problem["msg"]

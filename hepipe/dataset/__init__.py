@@ -1,0 +1,1 @@
+"""From graded tiles to an index with splits and a fingerprint."""

@@ -1,0 +1,53 @@
+"""What a training step sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tiles of one iteration on one device.
+
+    Attributes:
+        tile_ids: Of the H&E tiles.
+        he: H&E in [-1, 1].
+        ihc: IHC in [-1, 1]; of the same tiles, or drawn independently where the model's PAIRING is unpaired.
+        markers: The stain of each ihc tile.
+        extras: What NEEDS names beyond these; read it as `batch["dab_mask"]`.
+        streams: Further samplers with their own batch size, by name.
+    """
+
+    tile_ids: tuple[str, ...]
+    he: Float[Tensor, "b 3 h w"]
+    ihc: Float[Tensor, "b 3 h w"]
+    markers: tuple[str, ...]
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    streams: Mapping[str, Batch] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.tile_ids)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """An item that NEEDS names.
+
+        Raises:
+            KeyError: The model reads what its NEEDS does not name.
+        """
+        return self.extras[name]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(
+            self.tile_ids,
+            self.he.to(device, non_blocking=True),
+            self.ihc.to(device, non_blocking=True),
+            self.markers,
+            {name: value.to(device, non_blocking=True) for name, value in self.extras.items()},
+            {name: stream.to(device) for name, stream in self.streams.items()},
+        )

@@ -1,0 +1,1 @@
+"""From virtual tiles to tables of scores."""

@@ -1,0 +1,1 @@
+"""Datasets and predictions in the layouts of other tools."""

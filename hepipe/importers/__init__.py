@@ -1,0 +1,1 @@
+"""Tile sets made elsewhere, brought into the tile store."""

@@ -1,0 +1,1 @@
+"""Virtual tiles and slides from a finished model."""

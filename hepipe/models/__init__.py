@@ -1,0 +1,1 @@
+"""The model contract and the catalogue of published models."""

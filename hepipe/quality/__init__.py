@@ -1,0 +1,1 @@
+"""One measurement of a tile pair per file, and the verdict on them."""

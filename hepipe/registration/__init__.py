@@ -1,0 +1,1 @@
+"""The transform from an H&E slide to its IHC slide, and its quality."""

@@ -1,0 +1,1 @@
+"""One reader contract for every kind of slide file."""

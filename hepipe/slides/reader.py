@@ -1,0 +1,53 @@
+"""The reader contract: what every slide file offers, whatever opens it.
+
+Implementations live beside this file (`openslide.py`, `tiff.py`, `picture.py`); `open_slide` in `open.py` picks one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from hepipe.geometry import Box
+
+
+class Slide(Protocol):
+    """An open slide: RGB pixels by physical resolution. Transparency is composed on white.
+
+    Attributes:
+        slide_id: `<case>-he` or `<case>-ihc`; the only name that errors and artefacts may carry.
+        mpp: µm per px at level 0.
+        size_px0: Width and height at level 0, px, of the area that holds pixels (MRXS bounds applied).
+        origin_px0: Where that area starts on the scanner's canvas, px at level 0; (0, 0) for most formats.
+        reader: `openslide`, `tiffslide` or `picture`.
+    """
+
+    slide_id: str
+    mpp: float
+    size_px0: tuple[int, int]
+    origin_px0: tuple[int, int]
+    reader: str
+
+    def read(self, box_px0: Box, *, mpp: float, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels of a box (px0 of this slide, may reach over the edge) as `size` (width, height) px at `mpp`.
+
+        Reads the nearest finer level and averages areas down. What lies outside the slide is white.
+
+        Raises:
+            SlideError: `mpp` finer than level 0 (by more than 1 %), or pixels that do not decode.
+        """
+
+    def overview(self, *, max_px: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
+        """The whole slide with its longer side at most `max_px`, and its exact mpp.
+
+        Never decodes a level of more than 64 Mpx: a file that offers none smaller is read strip by strip.
+        """
+
+    def properties(self) -> Mapping[str, str | int | float]:
+        """Format, vendor family, levels, size, mpp: what may leave; no name, label, macro, free text or date."""
+
+    def close(self) -> None:
+        """Give the file back."""

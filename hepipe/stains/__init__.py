@@ -1,0 +1,1 @@
+"""Stain vectors, colour deconvolution and DAB masks."""

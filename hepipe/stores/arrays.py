@@ -1,0 +1,258 @@
+"""Zarr layouts on disk: tile stores, masks and transforms, each written whole or not at all.
+
+Every store is a zarr v3 group whose attribute `hepipe` holds its provenance. A failed case's store has the attribute
+and no arrays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Bool, UInt8
+from zarr.codecs import ZstdCodec
+
+from hepipe.errors import StoreError
+from hepipe.geometry import Transform
+from hepipe.stores.provenance import Provenance
+
+TILES_PER_SHARD = 64
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A folder beside `path` that takes its place when the block ends without an error, and goes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir()
+        yield beside
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_group(path: Path, provenance: Provenance, **attributes: Any) -> zarr.Group:
+    """An empty group with its provenance, for callers inside `whole`."""
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs.update({"hepipe": provenance.model_dump(mode="json"), **attributes})
+    return group
+
+
+def open_group(path: Path, artefact: str) -> tuple[zarr.Group, Provenance]:
+    """A group and its provenance.
+
+    Raises:
+        StoreError: Nothing there, not zarr, or another artefact.
+    """
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        provenance = Provenance.model_validate(group.attrs["hepipe"])
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise StoreError(f"{path}: not a hepipe store ({type(error).__name__}); run its rule again") from error
+    if provenance.artefact != artefact:
+        raise StoreError(f"{path}: holds {provenance.artefact}, {artefact} expected")
+    return group, provenance
+
+
+def content_digest(array: np.ndarray) -> str:
+    """SHA-256 over dtype, shape and values."""
+    text = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(text + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+# Transforms ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A pair's registration: the transform, its inverse, how it went. Transforms are None for a failed case."""
+
+    provenance: Provenance
+    ihc_from_he: Transform | None
+    he_from_ihc: Transform | None
+    summary: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Of the forward transform, as the fingerprint takes it."""
+        return "" if self.ihc_from_he is None else transform_digest(self.ihc_from_he)
+
+
+def transform_digest(transform: Transform) -> str:
+    """SHA-256 over the numbers of a transform."""
+    parts = [np.asarray(transform.affine, np.float64), np.array([transform.fixed_mpp, transform.moving_mpp])]
+    if transform.field_um is not None:
+        parts += [np.array([transform.grid_um]), np.asarray(transform.field_um, np.float32)]
+    return hashlib.sha256("".join(content_digest(part) for part in parts).encode()).hexdigest()
+
+
+def write_registered(
+    path: Path,
+    provenance: Provenance,
+    *,
+    ihc_from_he: Transform | None,
+    he_from_ihc: Transform | None,
+    summary: dict[str, Any],
+) -> None:
+    """Store a registration: one subgroup per direction, `summary` (methods tried, scores, residual) as attribute."""
+    with whole(path) as beside:
+        group = write_group(beside, provenance, summary=summary)
+        for name, transform in (("ihc_from_he", ihc_from_he), ("he_from_ihc", he_from_ihc)):
+            if transform is None:
+                continue
+            part = group.create_group(name)
+            part.attrs.update(
+                affine=np.asarray(transform.affine, np.float64).tolist(),
+                fixed_mpp=transform.fixed_mpp,
+                moving_mpp=transform.moving_mpp,
+                grid_um=transform.grid_um,
+            )
+            if transform.field_um is not None:
+                field = np.ascontiguousarray(transform.field_um, np.float32)
+                array = part.create_array("field_um", shape=field.shape, chunks=field.shape, dtype="float32")
+                array[:] = field
+
+
+def read_registered(path: Path) -> Registered:
+    """A stored registration."""
+    group, provenance = open_group(path, "registered")
+
+    def direction(name: str) -> Transform | None:
+        if name not in group:
+            return None
+        part = group[name]
+        return Transform(
+            affine=np.array(part.attrs["affine"], np.float64),
+            fixed_mpp=float(part.attrs["fixed_mpp"]),
+            moving_mpp=float(part.attrs["moving_mpp"]),
+            field_um=np.asarray(part["field_um"][:]) if "field_um" in part else None,
+            grid_um=float(part.attrs["grid_um"]),
+        )
+
+    return Registered(
+        provenance, direction("ihc_from_he"), direction("he_from_ihc"), dict(group.attrs["summary"])
+    )
+
+
+# Masks -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TissueMasks:
+    """Tissue in the frame of the H&E slide, at `mpp`; the grid starts at the slide's corner."""
+
+    provenance: Provenance
+    tissue: Bool[np.ndarray, "h w"] | None
+    mpp: float
+
+
+def write_tissue(
+    path: Path, provenance: Provenance, *, masks: dict[str, np.ndarray], mpp: float, summary: dict[str, Any]
+) -> None:
+    """Store masks (`tissue`, `he`, `ihc` bool and `pieces` integer labels, all in the H&E frame) of one case."""
+    with whole(path) as beside:
+        group = write_group(beside, provenance, mpp=mpp, origin_px0=[0, 0], summary=summary)
+        for name, mask in masks.items():
+            array = group.create_array(name, shape=mask.shape, chunks=mask.shape, dtype=mask.dtype)
+            array[:] = mask
+
+
+def read_tissue(path: Path) -> TissueMasks:
+    """The common tissue mask of a case."""
+    group, provenance = open_group(path, "tissue")
+    tissue = np.asarray(group["tissue"][:]).astype(bool) if "tissue" in group else None
+    return TissueMasks(provenance, tissue, float(group.attrs["mpp"]))
+
+
+# Tiles -----------------------------------------------------------------------------------------------------
+
+
+class TileWriter:
+    """Tiles appended one after the other to a store under `whole`; a shard is written when it is full."""
+
+    def __init__(self, path: Path, provenance: Provenance, *, mpp: float, tile_px: int, arrays: dict[str, int]) -> None:
+        """Open a store.
+
+        Args:
+            path: The folder that `whole` gave.
+            provenance: Stands in the store.
+            mpp: µm per px of its tiles.
+            tile_px: Side of a tile.
+            arrays: Name of each array and its channels; 0 channels is a mask, stored with 1 bit a px.
+        """
+        self.group = write_group(path, provenance, mpp=mpp, tile_px=tile_px)
+        self.tile_px = tile_px
+        self.n_tiles = 0
+        self._waiting: dict[str, list[np.ndarray]] = {name: [] for name in arrays}
+        self._arrays = {}
+        for name, channels in arrays.items():
+            tail = (tile_px, tile_px, channels) if channels else (-(-tile_px * tile_px // 8),)
+            self._arrays[name] = self.group.create_array(
+                name,
+                shape=(0, *tail),
+                chunks=(1, *tail),
+                shards=(TILES_PER_SHARD, *tail),
+                dtype="uint8",
+                compressors=ZstdCodec(level=3),
+            )
+
+    def append(self, **tiles: np.ndarray) -> int:
+        """Add one tile to each array and return its row. Masks are bool (h, w)."""
+        assert tiles.keys() == self._waiting.keys(), (sorted(tiles), sorted(self._waiting))
+        for name, tile in tiles.items():
+            assert tile.shape[:2] == (self.tile_px, self.tile_px), (name, tile.shape)
+            self._waiting[name].append(np.packbits(tile.ravel()) if tile.dtype == bool else tile)
+        self.n_tiles += 1
+        if self.n_tiles % TILES_PER_SHARD == 0:
+            self.flush()
+        return self.n_tiles - 1
+
+    def flush(self) -> None:
+        """Write what waits; call once after the last tile."""
+        for name, tiles in self._waiting.items():
+            if tiles:
+                array = self._arrays[name]
+                start = array.shape[0]
+                array.resize((start + len(tiles), *array.shape[1:]))
+                array[start:] = np.stack(tiles)
+                tiles.clear()
+
+
+class TileStore:
+    """An open tile store: rows by number, any thread."""
+
+    def __init__(self, path: Path, artefact: str = "tiles") -> None:
+        self.path = path
+        self.group, self.provenance = open_group(path, artefact)
+        self.tile_px = int(self.group.attrs.get("tile_px", 0))
+        self.mpp = float(self.group.attrs.get("mpp", 0.0))
+        self._arrays = {name: array for name, array in self.group.arrays()}
+
+    def names(self) -> list[str]:
+        """The arrays it holds; none for a failed case."""
+        return sorted(self._arrays)
+
+    def __len__(self) -> int:
+        return max((array.shape[0] for array in self._arrays.values()), default=0)
+
+    def read(self, name: str, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        """One tile of an RGB array; reads one chunk."""
+        return np.asarray(self._arrays[name][row])
+
+    def read_mask(self, name: str, row: int) -> Bool[np.ndarray, "h w"]:
+        """One tile of a mask array."""
+        bits = np.asarray(self._arrays[name][row])
+        side = self.tile_px
+        return np.unpackbits(bits, count=side * side).reshape(side, side).astype(bool)

@@ -1,0 +1,31 @@
+"""What every artefact says about itself: how it was made, from what, and the case's verdict so far."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hepipe import __version__
+from hepipe.status import OK, CaseStatus
+
+
+class Provenance(BaseModel):
+    """Stands in the metadata of each artefact. Holds ids and hashes, never a file name or a path."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    artefact: str = Field(description="What this is, such as `tiles` or `registered`.")
+    subject: str = Field(description="Case, dataset or run it belongs to.")
+    spec: dict[str, Any] = Field(default_factory=dict, description="The config section it was made with.")
+    inputs: dict[str, str] = Field(default_factory=dict, description="Name of each input and its digest.")
+    status: CaseStatus = OK
+    version: str = __version__
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a JSON value; the same for the same content, whatever the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,142 @@
+"""Tables on disk: parquet with a schema written once, read and checked by both sides."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hepipe.errors import StoreError
+from hepipe.stores.provenance import Provenance
+
+
+def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+    """A column with its unit and meaning; they travel in the file."""
+    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
+
+
+TILES = pa.schema(
+    [
+        column("tile_id", pa.string(), "`<case>/<column>-<row>` of the grid; imported: `<split>/<file name>`"),
+        column("case_id", pa.string(), "case; null where an imported set does not say", nullable=True),
+        column("patient_id", pa.string(), "patient; null where unknown", nullable=True),
+        column("row_in_store", pa.int32(), "index of the tile's chunk in the store"),
+        column("x_px0", pa.int64(), "left edge, px at level 0 of the fixed slide", nullable=True),
+        column("y_px0", pa.int64(), "top edge, px at level 0 of the fixed slide", nullable=True),
+        column("mpp", pa.float64(), "µm per px of the stored tile"),
+        column("her2_score", pa.string(), "0, 1+, 2+, 3+ of the slide; null where unknown", nullable=True),
+        column("marker", pa.string(), "what the IHC stains"),
+        column("section", pa.string(), "restained or consecutive"),
+        column("source_split", pa.string(), "split that an imported set or the sheet asks for", nullable=True),
+        column("tissue_frac", pa.float32(), "share of the tile that is tissue on both slides, 0 to 1"),
+        column("he_sha256", pa.string(), "of the H&E pixels"),
+        column("ihc_sha256", pa.string(), "of the IHC pixels"),
+        column("measurements", pa.map_(pa.string(), pa.float64()), "raw quality and stain measurements by name"),
+    ]
+)
+
+VERDICTS = pa.schema(
+    [
+        column("tile_id", pa.string(), "as in the tile table"),
+        column("keep", pa.bool_(), "whether the tile passes every filter"),
+        column("reason", pa.string(), "the first filter it fails; empty when kept"),
+        column("flags", pa.list_(pa.string()), "every filter it fails"),
+    ]
+)
+
+INDEX = pa.schema(
+    [
+        *TILES,
+        column("store", pa.string(), "tile store, relative to the index"),
+        column("split", pa.string(), "train, val or test"),
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        column("run", pa.string(), "training run"),
+        column("dataset", pa.string(), "data set of the tiles"),
+        column("split", pa.string(), "split of the tiles"),
+        column("case_id", pa.string(), "case of the tile", nullable=True),
+        column("patient_id", pa.string(), "patient of the tile", nullable=True),
+        column("her2_score", pa.string(), "score of the slide", nullable=True),
+        column("tile_id", pa.string(), "tile; null for a metric of a whole set or case", nullable=True),
+        column("metric", pa.string(), "name with its flavour"),
+        column("value", pa.float64(), "null when not computed", nullable=True),
+        column("status", pa.string(), "`ok`, or why there is no value"),
+    ]
+)
+
+HISTORY = pa.schema(
+    [
+        column("step", pa.int64(), "iterations done"),
+        column("phase", pa.string(), "train or val"),
+        column("name", pa.string(), "loss term, learning rate or metric"),
+        column("value", pa.float64(), "its value"),
+    ]
+)
+
+
+def write_table(
+    rows: Sequence[Mapping[str, Any]], path: Path, schema: pa.Schema, provenance: Provenance
+) -> None:
+    """Write rows whole or not at all, in the order given.
+
+    Raises:
+        StoreError: A row misses a column, has one too many or a null where none may be.
+    """
+    names = set(schema.names)
+    for row in rows:
+        if row.keys() != names:
+            odd = sorted(row.keys() ^ names)
+            raise StoreError(f"{path.name}: a row has other columns than its schema: {', '.join(odd)}")
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    for field in schema:
+        if not field.nullable and table[field.name].null_count:
+            raise StoreError(f"{path.name}: column {field.name} has empty values")
+    table = table.replace_schema_metadata({"hepipe": provenance.model_dump_json()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, beside, compression="zstd")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """The rows of a table.
+
+    Raises:
+        StoreError: The file is missing, no parquet, or not of this schema.
+    """
+    table = _open(path)
+    if table.schema.names != schema.names or table.schema.types != schema.types:
+        raise StoreError(
+            f"{path}: columns {', '.join(table.schema.names)} found, {', '.join(schema.names)} expected; "
+            "it was written by another version: run the rule again"
+        )
+    rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
+    return rows
+
+
+def read_provenance(path: Path) -> Provenance:
+    """What a table was made with."""
+    metadata = _open(path).schema.metadata or {}
+    if b"hepipe" not in metadata:
+        raise StoreError(f"{path}: carries no provenance; it was not written by hepipe")
+    return Provenance.model_validate(json.loads(metadata[b"hepipe"]))
+
+
+def _open(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: no such table") from None
+    except pa.ArrowException as error:
+        raise StoreError(f"{path}: not a readable parquet file ({type(error).__name__})") from error

@@ -1,0 +1,1 @@
+"""Synthetic slide pairs with their truth."""

@@ -1,0 +1,1 @@
+"""The grid and the one pass that cuts a registered pair into tiles."""

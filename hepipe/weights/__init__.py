@@ -1,0 +1,1 @@
+"""Files with trained weights: roles, manifest, hashes, safe loading."""
