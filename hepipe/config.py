@@ -47,7 +47,9 @@ class RegistrationSpec(Spec):
 
     revision: Literal[1] = 1
     chain: tuple[Literal["search", "affine", "deeperhistreg", "simpleitk", "landmarks", "identity"], ...] = Field(
-        ("search", "affine", "deeperhistreg"), min_length=1, description="Steps, each starting from the one before."
+        ("search", "affine", "deeperhistreg"),
+        min_length=1,
+        description="Steps, each starting from the one before.",
     )
     overview_px: int = Field(1024, ge=128, description="Longer side of the pictures that are registered, px.")
     threads: int = Field(1, ge=1, description="Threads of every numeric library: part of the result, so named here.")
@@ -120,7 +122,8 @@ class QualitySpec(Spec):
 
     revision: Literal[1] = 1
     limits: Mapping[str, Limit] = Field(
-        default_factory=dict, description="Measurement name to its limit; changes the verdict only, never the tiles."
+        default_factory=dict,
+        description="Measurement name to its limit; changes the verdict only, never the tiles.",
     )
     alarm_dropped_frac: float = Field(0.8, gt=0, le=1, description="More dropped than this: the case needs review.")
 
@@ -129,7 +132,9 @@ class SplitsSpec(Spec):
     """How patients are divided."""
 
     revision: Literal[1] = 1
-    shares: Mapping[Split, float] = Field({"train": 0.6, "val": 0.2, "test": 0.2}, description="Wanted shares of tiles.")
+    shares: Mapping[Split, float] = Field(
+        {"train": 0.6, "val": 0.2, "test": 0.2}, description="Wanted shares of tiles."
+    )
     seed: int = Field(1, ge=0)
 
     @field_validator("shares")
@@ -157,7 +162,9 @@ class ImportSpec(Spec):
     """A tile set made elsewhere."""
 
     revision: Literal[1] = 1
-    kind: Literal["folder", "aligned"] = Field(description="folder: two folders, paired by name; aligned: A|B pictures.")
+    kind: Literal["folder", "aligned"] = Field(
+        description="folder: two folders, paired by name; aligned: A|B pictures."
+    )
     path: str = Field(min_length=1, description="Folder of the set.")
     he: str = Field("HE", description="kind folder: folder of H&E tiles inside `path`.")
     ihc: str = Field("IHC", description="kind folder: folder of IHC tiles inside `path`.")
@@ -235,7 +242,9 @@ class RunSpec(Spec):
     preset: str = "paper"
     seed: int = Field(0, ge=0)
     options: Mapping[str, Any] = Field(default_factory=dict, description="Hyperparameters that differ from the preset.")
-    parts: Mapping[str, str] = Field(default_factory=dict, description="Part of the model to a run's name or weights role.")
+    parts: Mapping[str, str] = Field(
+        default_factory=dict, description="Part of the model to a run's name or weights role."
+    )
     on: Mapping[str, Split] | None = Field(None, description="Data set to split that it is evaluated on.")
     training: TrainingSpec
 
@@ -350,6 +359,7 @@ def synth_rows(spec: SynthSpec, folder: Path) -> Iterator[CaseRow]:
             marker="HER2",
             her2_score=score,
             section=spec.section,
+            landmarks=str(folder / case_id / "landmarks.csv"),
             batch=f"b{number % 3 + 1}",
         )
 

@@ -51,7 +51,8 @@ def translation(x: float, y: float) -> Float[np.ndarray, "3 3"]:
 
 def apply_affine(matrix: Float[np.ndarray, "3 3"], points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
     """Points (x, y) through a 3 x 3 affine matrix."""
-    return points @ matrix[:2, :2].T + matrix[:2, 2]
+    moved: np.ndarray = points @ matrix[:2, :2].T + matrix[:2, 2]
+    return moved
 
 
 def sample_field(
@@ -62,9 +63,7 @@ def sample_field(
     The outermost half px takes the value of the edge; beyond the field the displacement is 0.
     """
     height, width = field.shape[1:]
-    inside = (
-        (points[:, 0] >= 0) & (points[:, 0] <= width) & (points[:, 1] >= 0) & (points[:, 1] <= height)
-    )
+    inside = (points[:, 0] >= 0) & (points[:, 0] <= width) & (points[:, 1] >= 0) & (points[:, 1] <= height)
     x = np.clip(points[:, 0] - 0.5, 0, width - 1)
     y = np.clip(points[:, 1] - 0.5, 0, height - 1)
     x0 = np.minimum(x.astype(np.int64), max(width - 2, 0))

@@ -141,9 +141,7 @@ def read_registered(path: Path) -> Registered:
             grid_um=float(part.attrs["grid_um"]),
         )
 
-    return Registered(
-        provenance, direction("ihc_from_he"), direction("he_from_ihc"), dict(group.attrs["summary"])
-    )
+    return Registered(provenance, direction("ihc_from_he"), direction("he_from_ihc"), dict(group.attrs["summary"]))
 
 
 # Masks -----------------------------------------------------------------------------------------------------
@@ -238,7 +236,7 @@ class TileStore:
         self.group, self.provenance = open_group(path, artefact)
         self.tile_px = int(self.group.attrs.get("tile_px", 0))
         self.mpp = float(self.group.attrs.get("mpp", 0.0))
-        self._arrays = {name: array for name, array in self.group.arrays()}
+        self._arrays = dict(self.group.arrays())
 
     def names(self) -> list[str]:
         """The arrays it holds; none for a failed case."""

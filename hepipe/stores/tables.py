@@ -15,7 +15,7 @@ from hepipe.errors import StoreError
 from hepipe.stores.provenance import Provenance
 
 
-def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> Any:
     """A column with its unit and meaning; they travel in the file."""
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
@@ -82,9 +82,7 @@ HISTORY = pa.schema(
 )
 
 
-def write_table(
-    rows: Sequence[Mapping[str, Any]], path: Path, schema: pa.Schema, provenance: Provenance
-) -> None:
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path, schema: pa.Schema, provenance: Provenance) -> None:
     """Write rows whole or not at all, in the order given.
 
     Raises:
