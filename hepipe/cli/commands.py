@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+
 import typer
+
+MODULES = ("slides", "synth", "registration", "tiles", "learn", "results", "doctor")
 
 
 def register(app: typer.Typer) -> None:
     """Add every command to the app."""
-    from hepipe.cli import data, doctor, learn, results, slides, synth
-
-    for module in (slides, synth, data, learn, results, doctor):
-        module.register(app)
+    for name in MODULES:
+        place = f"hepipe.cli.{name}"
+        if importlib.util.find_spec(place) is not None:
+            importlib.import_module(place).register(app)
