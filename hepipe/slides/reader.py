@@ -6,7 +6,7 @@ Implementations live beside this file (`openslide.py`, `tiff.py`, `picture.py`);
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from hepipe.geometry import Box
 
 
+@runtime_checkable
 class Slide(Protocol):
     """An open slide: RGB pixels by physical resolution. Transparency is composed on white.
 
