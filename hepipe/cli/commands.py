@@ -7,7 +7,7 @@ import importlib.util
 
 import typer
 
-MODULES = ("slides", "synth", "registration", "tiles", "learn", "results", "doctor")
+MODULES = ("run", "slides", "synth", "registration", "tiles", "learn", "results", "doctor")
 
 
 def register(app: typer.Typer) -> None:

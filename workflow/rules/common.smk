@@ -1,0 +1,257 @@
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from hepipe.config import case_rows, load_config
+from hepipe.errors import ConfigError, HepipeError
+from hepipe.models.catalog import check_runs
+
+
+def stop(error):
+    """End before anything runs, with the message alone."""
+    raise WorkflowError(str(error))
+
+
+try:
+    CONFIG = load_config(config)
+    check_runs(CONFIG)
+    ROWS = {
+        name: {row.case_id: row for row in case_rows(CONFIG, name)}
+        for name in CONFIG.datasets
+    }
+except HepipeError as error:
+    stop(error)
+
+
+wildcard_constraints:
+    dataset="[A-Za-z0-9][A-Za-z0-9_-]*",
+    case="(?!imported$)[A-Za-z0-9][A-Za-z0-9_.-]*",
+    part="[A-Za-z0-9][A-Za-z0-9_.-]*",
+    run="[A-Za-z0-9][A-Za-z0-9_-]*",
+    split="train|val|test",
+
+
+# The rule's own environment with --sdm, this interpreter otherwise, whatever `python` is on the PATH.
+_python = (
+    "python"
+    if workflow.deployment_settings.deployment_method
+    else shlex.quote(sys.executable)
+)
+shell.prefix(
+    f'export PYTHONPATH={shlex.quote(workflow.basedir)}"${{PYTHONPATH:+:$PYTHONPATH}}";'
+    f' hepipe() {{ {_python} -m hepipe "$@"; }}; '
+)
+
+
+def row_of(wildcards):
+    """The sheet's row of a case."""
+    return ROWS[wildcards.dataset][wildcards.case]
+
+
+def row_json(wildcards):
+    """The row as JSON: a changed row runs its own case again, and no other."""
+    return row_of(wildcards).model_dump_json()
+
+
+def is_drawn(dataset):
+    """Whether the workflow itself makes the data set's slides."""
+    return CONFIG.datasets[dataset].synth is not None
+
+
+def slide_files(wildcards):
+    """The files of a case that are there: a missing one is a verdict of check_slides, not the end of the run."""
+    row = row_of(wildcards)
+    files = [
+        row.he,
+        row.ihc,
+        *(row.landmarks or "").split(";"),
+        *(row.regions or "").split(";"),
+    ]
+    return [
+        file
+        for file in files
+        if file and (is_drawn(wildcards.dataset) or Path(file).is_file())
+    ]
+
+
+def pair_options(wildcards):
+    """How a command finds the two slides."""
+    row = row_of(wildcards)
+    return f"--he {shlex.quote(row.he)} --ihc {shlex.quote(row.ihc)}"
+
+
+def landmark_option(wildcards):
+    """Landmarks of the case, where the sheet names any."""
+    landmarks = row_of(wildcards).landmarks
+    return f"--landmarks {shlex.quote(landmarks)}" if landmarks else ""
+
+
+def section(name):
+    """A function that gives a data set's own section as JSON."""
+
+    def spec(wildcards):
+        return getattr(
+            CONFIG.datasets[wildcards.dataset].sections, name
+        ).model_dump_json()
+
+    return spec
+
+
+def registration_threads(wildcards):
+    """The threads that the config names: they are part of the result, so the machine has no say."""
+    return CONFIG.datasets[wildcards.dataset].sections.registration.threads
+
+
+def synth_spec(wildcards):
+    """The synthetic cohort's values as JSON."""
+    return CONFIG.datasets[wildcards.dataset].synth.model_dump_json()
+
+
+def synth_number(wildcards):
+    """Which patient of the cohort a case is, from 1."""
+    return list(ROWS[wildcards.dataset]).index(wildcards.case) + 1
+
+
+def import_spec(wildcards):
+    """Where an imported set lies and how it reads, as JSON."""
+    return CONFIG.datasets[wildcards.dataset].import_.model_dump_json()
+
+
+def import_folder(wildcards):
+    """The folder of an imported set."""
+    return CONFIG.datasets[wildcards.dataset].import_.path
+
+
+def parts_of(dataset):
+    """What the tables of a data set are named by: its cases, or `imported`."""
+    return (
+        ["imported"]
+        if CONFIG.datasets[dataset].import_ is not None
+        else list(ROWS[dataset])
+    )
+
+
+def dataset_tables(wildcards):
+    """Tile tables and verdicts of all cases of a data set."""
+    folder = f"results/{wildcards.dataset}"
+    return [
+        f"{folder}/{room}/{part}.parquet"
+        for room in ("tiles", "verdict")
+        for part in parts_of(wildcards.dataset)
+    ]
+
+
+def case_list(wildcards):
+    """The ids of a data set's parts, with commas between."""
+    return ",".join(parts_of(wildcards.dataset))
+
+
+def run_spec(wildcards):
+    """One training run as JSON, with the role folder of its weights."""
+    return CONFIG.runs[wildcards.run].model_dump_json()
+
+
+def run_dataset(wildcards, file):
+    """A file of the data set that a run trains on."""
+    return f"results/{CONFIG.runs[wildcards.run].dataset}/{file}"
+
+
+def run_index(wildcards):
+    """Index of the run's training tiles."""
+    return run_dataset(wildcards, "index.parquet")
+
+
+def run_card(wildcards):
+    """Card of the run's training tiles."""
+    return run_dataset(wildcards, "dataset.json")
+
+
+def run_parts(wildcards):
+    """Finished models that a run builds on."""
+    parts = CONFIG.runs[wildcards.run].parts.values()
+    return [
+        f"results/runs/{part}/model.safetensors"
+        for part in parts
+        if part in CONFIG.runs
+    ]
+
+
+def part_options(wildcards):
+    """Those models as options."""
+    parts = CONFIG.runs[wildcards.run].parts.items()
+    return " ".join(
+        f"--part {name}=results/runs/{part}"
+        for name, part in parts
+        if part in CONFIG.runs
+    )
+
+
+def run_gpus(wildcards):
+    """How many GPUs a run's job asks for."""
+    return int(CONFIG.runs[wildcards.run].training.device == "cuda")
+
+
+def evaluation_spec(wildcards):
+    """What is measured, as JSON."""
+    return CONFIG.evaluation.model_dump_json()
+
+
+def all_scores(wildcards):
+    """Scores of every run on each of its test sets."""
+    return [
+        f"results/runs/{run}/on/{dataset}/{split}/scores.parquet"
+        for run in CONFIG.runs
+        for dataset, split in CONFIG.targets(run).items()
+    ]
+
+
+def all_indices(wildcards):
+    """Every data set's index."""
+    return [f"results/{dataset}/index.parquet" for dataset in CONFIG.datasets]
+
+
+def all_pictures(wildcards):
+    """The pictures of every case that has slides."""
+    return [
+        f"results/{dataset}/pictures/{case}"
+        for dataset, rows in ROWS.items()
+        for case in rows
+    ]
+
+
+def report_spec(wildcards):
+    """What the report is about, as JSON; names of files stay out of it."""
+    kinds = {True: "synthetic cohort", False: "slides"}
+    return json.dumps(
+        {
+            "title": CONFIG.title,
+            "primary": CONFIG.evaluation.primary,
+            "datasets": {
+                name: {
+                    "kind": "imported tiles" if spec.import_ else kinds[is_drawn(name)],
+                    "cases": parts_of(name),
+                    "note": spec.note,
+                }
+                for name, spec in CONFIG.datasets.items()
+            },
+            "runs": {
+                run: {"dataset": spec.dataset, "on": CONFIG.targets(run)}
+                for run, spec in CONFIG.runs.items()
+            },
+        }
+    )
+
+
+def record_start():
+    """Remember whose run this is, so that a later one can tell a dead lock from a living one."""
+    from hepipe.cli.run import write_run_record
+
+    write_run_record(Path("results/private/run.json"))
+
+
+def explain_failure(snakemake_log):
+    """One error for the jobs that failed, instead of one each."""
+    from hepipe.cli.run import explain
+
+    print(explain(Path(snakemake_log)), file=sys.stderr)

@@ -1,0 +1,22 @@
+rule score_run:
+    """Measure the virtual tiles of one run on one split."""
+    input:
+        config="results/runs/{run}/config.json",
+        index="results/{dataset}/index.parquet",
+        virtual="results/runs/{run}/on/{dataset}/{split}/virtual.zarr",
+    output:
+        "results/runs/{run}/on/{dataset}/{split}/scores.parquet",
+    log:
+        "results/private/logs/score_run/{run}/{dataset}-{split}.log",
+    benchmark:
+        "results/benchmarks/score_run/{run}/{dataset}-{split}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 2
+    resources:
+        mem_mb=6000,
+    params:
+        spec=evaluation_spec,
+    shell:
+        "hepipe score --config {input.config} --dataset {wildcards.dataset} --split {wildcards.split}"
+        " --index {input.index} --virtual {input.virtual} --scores {output} --spec {params.spec:q} > {log} 2>&1"

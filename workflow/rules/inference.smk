@@ -1,0 +1,23 @@
+rule predict_tiles:
+    """Stain the H&E tiles of one split virtually."""
+    input:
+        config="results/runs/{run}/config.json",
+        model="results/runs/{run}/model.safetensors",
+        index="results/{dataset}/index.parquet",
+    output:
+        directory("results/runs/{run}/on/{dataset}/{split}/virtual.zarr"),
+    log:
+        "results/private/logs/predict_tiles/{run}/{dataset}-{split}.log",
+    benchmark:
+        "results/benchmarks/predict_tiles/{run}/{dataset}-{split}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        gpu=run_gpus,
+    params:
+        spec=evaluation_spec,
+    shell:
+        "hepipe predict --config {input.config} --model {input.model} --index {input.index}"
+        " --split {wildcards.split} --virtual {output} --spec {params.spec:q} > {log} 2>&1"
