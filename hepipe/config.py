@@ -80,8 +80,10 @@ class StainsSpec(Spec):
     revision: Literal[1] = 1
     vectors: Literal["fixed", "macenko", "vahadane"] = Field("macenko", description="How a slide's vectors are found.")
     sample_tiles: int = Field(48, ge=4, description="Windows of tissue that a slide's vectors are estimated from.")
+    white: Literal["auto", "fixed"] = Field("auto", description="auto: measured on empty glass; fixed: 255.")
     min_dab_frac: float = Field(0.005, ge=0, description="Less DAB than this share of tissue: the fixed vectors.")
     dab_sigma_um: float = Field(0.5, ge=0, description="Gaussian before Otsu, µm.")
+    dab_open_um: float = Field(0.0, ge=0, description="Radius of the erosion and dilation after Otsu, µm.")
     dab_close_um: float = Field(1.0, ge=0, description="Radius of the mask's closing, µm.")
     dab_floor_od: float = Field(0.15, ge=0, description="A tile's threshold is never below this optical density.")
 
@@ -209,8 +211,10 @@ class DatasetSpec(Spec):
 class SelectSpec(Spec):
     """What chooses the checkpoint of a run."""
 
-    metric: str = Field("last", description="`last`, or a metric of the validation tiles.")
-    mode: Literal["min", "max"] = "max"
+    metric: Literal["last", "mae", "psnr", "ssim", "msssim", "css_ihc", "css_he", "lpips"] = Field(
+        "last", description="`last`: the final weights; else the mean over crops of validation tiles."
+    )
+    mode: Literal["min", "max"] | None = Field(None, description="Which way is better; empty: the metric's own.")
     every: int = Field(500, gt=0, description="Steps between two validations.")
     max_tiles: int = Field(64, gt=0, description="Validation tiles looked at, evenly spread.")
 
@@ -227,11 +231,22 @@ class TrainingSpec(Spec):
     flips: bool = Field(True, description="Flip and turn both stains alike.")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["cpu", "cuda"] = "cpu"
-    workers: int = Field(2, ge=0, description="Threads that decode tiles.")
+    threads: int = Field(2, ge=1, description="Threads of torch on a CPU: part of the result, so named here.")
+    workers: int = Field(2, ge=0, description="Threads that decode tiles; no part of the result.")
+    cache_mb: int = Field(1024, ge=0, description="Decoded tiles kept in memory, MB per process.")
     checkpoint_every: int = Field(500, gt=0, description="Steps between two resume files.")
     sample_every: int = Field(500, gt=0, description="Steps between two pictures of validation tiles.")
-    log_every: int = Field(20, gt=0)
+    log_every: int = Field(20, gt=0, description="Steps between two rows of the history.")
+    tensorboard: bool = Field(False, description="Write the history as TensorBoard events too.")
     select: SelectSpec = SelectSpec()
+
+    @model_validator(mode="after")
+    def _pieces_hold_a_tile(self) -> Self:
+        if self.accumulation > self.batch_size:
+            raise ValueError(
+                f"accumulation ({self.accumulation}) cuts a batch of {self.batch_size} into pieces without a tile"
+            )
+        return self
 
 
 class RunSpec(Spec):
