@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hepipe.dataset.batch import Batch
+
+# Not `Self`: the shape checker decorates methods one by one, where beartype cannot resolve it.
+_Same = TypeVar("_Same")
+_Frozen = TypeVar("_Frozen", bound="Frozen")
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,8 @@ class Method(Protocol):
         """
 
     # every nn.Module has these
-    def to(self, device: torch.device) -> Self: ...  # noqa: D102
-    def train(self, mode: bool = True) -> Self: ...  # noqa: D102
+    def to(self: _Same, device: torch.device) -> _Same: ...  # noqa: D102
+    def train(self: _Same, mode: bool = True) -> _Same: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> object: ...  # noqa: D102
 
@@ -161,10 +165,10 @@ class Frozen(nn.Module):
         """The part's output; gradients flow to the inputs."""
         return self.module(*inputs)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self: _Frozen, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Frozen:
         self.module._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self: _Frozen, mode: bool = True) -> _Frozen:
         """Stay in eval mode."""
         return self
