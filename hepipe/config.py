@@ -11,7 +11,7 @@ import hmac
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -99,7 +99,7 @@ class TilingSpec(Spec):
     origin: Literal["canvas", "tissue"] = Field("canvas", description="Where the grid starts.")
 
     @model_validator(mode="after")
-    def _tiles_advance(self) -> Self:
+    def _tiles_advance(self) -> TilingSpec:
         if self.overlap_px >= self.tile_px:
             raise ValueError(
                 f"overlap_px ({self.overlap_px}) must be smaller than tile_px ({self.tile_px}), "
@@ -202,7 +202,7 @@ class DatasetSpec(Spec):
     sections: Sections
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _one_source(self) -> DatasetSpec:
         if sum(source is not None for source in (self.sheet, self.synth, self.import_)) != 1:
             raise ValueError("give exactly one of sheet, synth, import")
         return self
@@ -241,7 +241,7 @@ class TrainingSpec(Spec):
     select: SelectSpec = SelectSpec()
 
     @model_validator(mode="after")
-    def _pieces_hold_a_tile(self) -> Self:
+    def _pieces_hold_a_tile(self) -> TrainingSpec:
         if self.accumulation > self.batch_size:
             raise ValueError(
                 f"accumulation ({self.accumulation}) cuts a batch of {self.batch_size} into pieces without a tile"
@@ -288,7 +288,7 @@ class Config(Spec):
     title: str = "hepipe report"
 
     @model_validator(mode="after")
-    def _names_meet(self) -> Self:
+    def _names_meet(self) -> Config:
         for name in [*self.datasets, *self.runs]:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
                 raise ValueError(f"name {name!r}: letters, digits, '_', '-' expected")
