@@ -6,7 +6,7 @@ Implementations live beside this file (`openslide.py`, `tiff.py`, `picture.py`);
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,8 +22,12 @@ class Slide(Protocol):
         slide_id: `<case>-he` or `<case>-ihc`; the only name that errors and artefacts may carry.
         mpp: µm per px at level 0.
         size_px0: Width and height at level 0, px, of the area that holds pixels (MRXS bounds applied).
-        origin_px0: Where that area starts on the scanner's canvas, px at level 0; (0, 0) for most formats.
+        origin_px0: Where that area starts on the scanner's canvas, px at level 0; (0, 0) for most formats. Boxes count
+            from there.
         reader: `openslide`, `tiffslide` or `picture`.
+        mpp_from: Whether the file or the slide sheet says so.
+        format: Family of the file's format, from a closed list.
+        downsamples: Px of level 0 per px of each level.
     """
 
     slide_id: str
@@ -31,6 +35,9 @@ class Slide(Protocol):
     size_px0: tuple[int, int]
     origin_px0: tuple[int, int]
     reader: str
+    mpp_from: Literal["file", "sheet"]
+    format: str
+    downsamples: tuple[float, ...]
 
     def read(self, box_px0: Box, *, mpp: float, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
         """The pixels of a box (px0 of this slide, may reach over the edge) as `size` (width, height) px at `mpp`.
@@ -38,14 +45,18 @@ class Slide(Protocol):
         Reads the nearest finer level and averages areas down. What lies outside the slide is white.
 
         Raises:
-            SlideError: `mpp` finer than level 0 (by more than 1 %), or pixels that do not decode.
+            SlideError: `mpp` finer than level 0 by more than `SlidesSpec.mpp_tolerance`, or undecodable pixels.
+            ValueError: `size` and `mpp` contradict the box by more than 1 px and 1 %.
         """
 
     def overview(self, *, max_px: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
         """The whole slide with its longer side at most `max_px`, and its exact mpp.
 
-        Never decodes a level of more than 64 Mpx: a file that offers none smaller is read strip by strip.
+        Never decodes a level of more than 64 Mpx: a file that offers none smaller is read block by block.
         """
+
+    def icc_profile(self) -> bytes | None:
+        """The colour profile that the file carries; recorded, not applied."""
 
     def properties(self) -> Mapping[str, str | int | float]:
         """Format, vendor family, levels, size, mpp: what may leave; no name, label, macro, free text or date."""

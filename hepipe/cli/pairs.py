@@ -1,0 +1,40 @@
+"""The two slides of a checked case, opened as they were when it was checked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hepipe.errors import SlideError
+from hepipe.stores.cases import CheckedCase
+
+if TYPE_CHECKING:
+    from hepipe.slides.reader import Slide
+
+
+@contextlib.contextmanager
+def open_pair(he: Path, ihc: Path, checked: CheckedCase) -> Iterator[tuple[Slide, Slide]]:
+    """The H&E and the IHC slide, with the recorded readers and pixel sizes.
+
+    Raises:
+        SlideError: The case has failed its check, or a file is no longer what it was then.
+    """
+    from hepipe.config import SlidesSpec
+    from hepipe.slides.open import open_slide
+
+    spec = SlidesSpec.model_validate(checked.provenance.spec)
+    with contextlib.ExitStack() as opened:
+        slides = []
+        for path, facts, stain in ((he, checked.he, "he"), (ihc, checked.ihc, "ihc")):
+            if facts is None:
+                raise SlideError(f"{checked.case_id}-{stain}", "failed its check; there is nothing to open")
+            slide = open_slide(path, slide_id=facts.slide_id, mpp=facts.mpp, spec=spec, reader=facts.reader)
+            opened.callback(slide.close)
+            if slide.size_px0 != facts.size_px0:
+                raise SlideError(
+                    facts.slide_id, f"{slide.size_px0} px now, {facts.size_px0} when it was checked; run check again"
+                )
+            slides.append(slide)
+        yield slides[0], slides[1]

@@ -1,0 +1,72 @@
+"""Opening a slide file with the first reader that knows it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from hepipe.config import SlidesSpec
+from hepipe.errors import SlideError
+from hepipe.slides.picture import NotThisFormat
+from hepipe.slides.reader import Slide
+
+
+def open_slide(
+    path: Path,
+    *,
+    slide_id: str,
+    mpp: float | None = None,
+    spec: SlidesSpec = SlidesSpec(),  # noqa: B008 (frozen)
+    reader: str | None = None,
+) -> Slide:
+    """An open slide; `slide.reader` says which reader it is.
+
+    Args:
+        path: The file; appears in no error.
+        slide_id: `<case>-he` or `<case>-ihc`.
+        mpp: µm per px at level 0 from the slide sheet; overrides the file.
+        spec: Readers in the order they are tried, and the tolerance of reads.
+        reader: The one reader to use, as recorded when the slide was checked.
+
+    Raises:
+        SlideError: Missing, of no known format, not 8-bit RGB, or without a believable pixel size.
+    """
+    if not path.exists():
+        raise SlideError(slide_id, "there is no such file; correct its row of the slide sheet")
+    if not path.is_file():
+        raise SlideError(slide_id, "a folder, not a file; correct its row of the slide sheet")
+    if path.stat().st_size == 0:
+        raise SlideError(slide_id, "the file is empty; copy it again")
+    names = spec.readers if reader is None else (reader,)
+    for name in names:
+        with contextlib.suppress(NotThisFormat):
+            return _open_with(name, path, slide_id=slide_id, mpp=mpp, mpp_tolerance=spec.mpp_tolerance)
+    raise SlideError(slide_id, f"no slide or picture that can be opened (tried {', '.join(names)}); is it damaged?")
+
+
+@contextlib.contextmanager
+def closing(*slides: Slide) -> Iterator[None]:
+    """Close the slides when the block ends."""
+    try:
+        yield
+    finally:
+        for slide in slides:
+            slide.close()
+
+
+def _open_with(name: str, path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance: float) -> Slide:
+    # A reader's libraries are only loaded when its turn comes.
+    if name == "openslide":
+        from hepipe.slides.openslide import open_openslide
+
+        return open_openslide(path, slide_id=slide_id, mpp=mpp, mpp_tolerance=mpp_tolerance)
+    if name == "tiffslide":
+        from hepipe.slides.tiff import open_tiff
+
+        return open_tiff(path, slide_id=slide_id, mpp=mpp, mpp_tolerance=mpp_tolerance)
+    if name == "picture":
+        from hepipe.slides.picture import open_picture
+
+        return open_picture(path, slide_id=slide_id, mpp=mpp, mpp_tolerance=mpp_tolerance)
+    raise ValueError(f"no reader {name!r}")

@@ -1,0 +1,158 @@
+"""What all readers share: from a box and an mpp to a level, blocks of it, and pixels."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from hepipe.errors import SlideError
+from hepipe.geometry import Box
+from hepipe.slides.metadata import nominal_downsample
+from hepipe.slides.resample import average_areas
+
+BLOCK_PX = 2048
+"""Side of the largest piece of a level that is decoded at once: 4 Mpx, far below the 64 Mpx that a read may hold."""
+
+
+class PyramidSlide(abc.ABC):
+    """A slide as levels; a reader adds how one rectangle of one level is decoded."""
+
+    reader: str
+
+    def __init__(
+        self,
+        slide_id: str,
+        *,
+        mpp: float,
+        mpp_from: Literal["file", "sheet"],
+        level_sizes: Sequence[tuple[int, int]],
+        bounds_px0: tuple[int, int, int, int] | None = None,
+        format: str = "other",
+        mpp_tolerance: float = 0.01,
+    ) -> None:
+        """Describe the levels.
+
+        Args:
+            slide_id: As in the protocol.
+            mpp: µm per px at level 0.
+            mpp_from: Who says so.
+            level_sizes: Width and height of each level, the largest first.
+            bounds_px0: x, y, width, height of the part of level 0 that holds pixels; None for all.
+            format: Family of the format.
+            mpp_tolerance: How much finer than level 0 a read may ask.
+        """
+        width, height = level_sizes[0]
+        x, y, used_width, used_height = bounds_px0 or (0, 0, width, height)
+        self.slide_id = slide_id
+        self.mpp = mpp
+        self.mpp_from = mpp_from
+        self.size_px0 = (used_width, used_height)
+        self.origin_px0 = (x, y)
+        self.format = format
+        self.level_sizes = tuple(level_sizes)
+        self.downsamples = tuple(nominal_downsample((width, height), size) for size in level_sizes)
+        self.mpp_tolerance = mpp_tolerance
+
+    @abc.abstractmethod
+    def decode(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+        """A rectangle that lies inside a level, px of that level, transparency on white.
+
+        Raises:
+            SlideError: The pixels do not decode.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give the file back."""
+
+    def icc_profile(self) -> bytes | None:
+        """The colour profile that the file carries."""
+        return None
+
+    def read(self, box_px0: Box, *, mpp: float, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+        """As in the protocol."""
+        if mpp < self.mpp * (1 - self.mpp_tolerance):
+            raise SlideError(
+                self.slide_id,
+                f"{mpp:g} µm per px asked for, finer than its level 0 ({self.mpp:.4g}); ask for a coarser resolution",
+            )
+        for side, px in ((box_px0.width, size[0]), (box_px0.height, size[1])):
+            if abs(side * self.mpp / mpp - px) > 1 + 0.01 * px:
+                raise ValueError(f"{side:g} px0 at {mpp:g} µm per px are {side * self.mpp / mpp:g} px, not {px}")
+        level = self._level(min(box_px0.width / size[0], box_px0.height / size[1]))
+        down = self.downsamples[level]
+        box = Box(box_px0.x + self.origin_px0[0], box_px0.y + self.origin_px0[1], box_px0.width, box_px0.height)
+        return self._resample(level, box.scaled(1 / down), size)
+
+    def overview(self, *, max_px: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
+        """As in the protocol."""
+        step = max(1.0, max(self.size_px0) / max_px)
+        width, height = (max(1, round(side / step)) for side in self.size_px0)
+        mpp = self.mpp * step
+        return self.read(Box(0, 0, width * step, height * step), mpp=mpp, size=(width, height)), mpp
+
+    def properties(self) -> Mapping[str, str | int | float]:
+        """As in the protocol."""
+        width, height = self.size_px0
+        return {
+            "reader": self.reader,
+            "format": self.format,
+            "mpp": self.mpp,
+            "mpp_from": self.mpp_from,
+            "width_px0": width,
+            "height_px0": height,
+            "levels": len(self.level_sizes),
+        }
+
+    def _level(self, step_px0: float) -> int:
+        """The coarsest level that is no coarser than `step_px0` px of level 0 per output px."""
+        finer = [i for i, down in enumerate(self.downsamples) if down <= step_px0 * (1 + self.mpp_tolerance)]
+        return max(finer, key=lambda i: self.downsamples[i], default=0)
+
+    def _resample(self, level: int, box: Box, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+        """A box in px of a level as `size` px, block by block."""
+        width, height = size
+        step_x, step_y = box.width / width, box.height / height
+        columns, rows = (max(1, int(BLOCK_PX / max(step, 1e-6))) for step in (step_x, step_y))
+        out = np.full((height, width, 3), 255, np.uint8)
+        for top in range(0, height, rows):
+            for left in range(0, width, columns):
+                n_columns, n_rows = min(columns, width - left), min(rows, height - top)
+                part = Box(box.x + left * step_x, box.y + top * step_y, n_columns * step_x, n_rows * step_y)
+                block = self._block(level, part, (n_columns, n_rows))
+                if block is not None:
+                    out[top : top + n_rows, left : left + n_columns] = block
+        return out
+
+    def _block(self, level: int, box: Box, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"] | None:
+        """One block resampled; None where nothing of the slide lies in it."""
+        level_width, level_height = self.level_sizes[level]
+        left, top = int(np.floor(box.x)), int(np.floor(box.y))
+        # An edge that rounding has put a hair past a px boundary must not ask for one more px.
+        right, bottom = int(np.ceil(box.right - 1e-9)), int(np.ceil(box.bottom - 1e-9))
+        x0, y0 = max(left, 0), max(top, 0)
+        x1, y1 = min(right, level_width), min(bottom, level_height)
+        if x0 >= x1 or y0 >= y1:
+            return None
+        pixels = self.decode(level, x0, y0, x1 - x0, y1 - y0)
+        if pixels.shape != (y1 - y0, x1 - x0, 3):
+            raise SlideError(self.slide_id, "a part of the pixels is missing; copy the file again")
+        if (x0, y0, x1, y1) != (left, top, right, bottom):
+            source = np.full((bottom - top, right - left, 3), 255, np.uint8)
+            source[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
+            pixels = source
+        return average_areas(pixels, Box(box.x - left, box.y - top, box.width, box.height), size)
+
+
+def on_white(pixels: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+    """RGBA (not premultiplied) composed on white."""
+    alpha = pixels[..., 3:]
+    color = pixels[..., :3]
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(color)
+    share = alpha.astype(np.uint16)
+    return ((color * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
