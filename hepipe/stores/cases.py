@@ -48,12 +48,44 @@ class CheckedCase(Spec):
     provenance: Provenance
 
 
+class SlideStains(Spec):
+    """How the two stains of one slide are separated; vectors are unit optical densities (red, green, blue)."""
+
+    first: tuple[float, float, float]
+    second: tuple[float, float, float]
+    white: tuple[float, float, float]
+    method: Literal["fixed", "macenko", "vahadane"]
+    notes: tuple[str, ...] = ()
+    n_pixels: int
+    dab_frac: float | None = None
+
+
+class CaseStains(Spec):
+    """Stains of a pair: haematoxylin and eosin, haematoxylin and DAB. None for a failed case."""
+
+    case_id: str
+    he: SlideStains | None = None
+    ihc: SlideStains | None = None
+    provenance: Provenance
+
+
+def write_stains(path: Path, stains: CaseStains) -> None:
+    """Store the record whole."""
+    _write(path, stains)
+
+
+def read_stains(path: Path) -> CaseStains:
+    """The stains of a case.
+
+    Raises:
+        StoreError: Missing or of another version.
+    """
+    return _read(path, CaseStains, "estimate_stains")
+
+
 def write_checked(path: Path, case: CheckedCase) -> None:
     """Store the record whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    _write(path, case)
 
 
 def read_checked(path: Path) -> CheckedCase:
@@ -62,7 +94,18 @@ def read_checked(path: Path) -> CheckedCase:
     Raises:
         StoreError: Missing or of another version.
     """
+    return _read(path, CheckedCase, "check_slides")
+
+
+def _write(path: Path, record: Spec) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _read(path: Path, kind: type[Record], rule: str) -> Record:
     try:
-        return CheckedCase.model_validate_json(path.read_text(encoding="utf-8"))
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError) as error:
-        raise StoreError(f"{path}: not a readable record ({type(error).__name__}); run check_slides again") from None
+        raise StoreError(f"{path}: not a readable record ({type(error).__name__}); run {rule} again") from None
