@@ -10,7 +10,7 @@ run: setup  ## the whole pipeline on the synthetic cohort of config.yaml, with w
 	hepipe run --cores $(CORES)
 
 test: setup  ## pytest: no GPU, network or weights needed
-	pytest -q -n 2
+	pytest -q -n 2 --dist loadgroup
 
 long: setup  ## the tests that take minutes each
 	pytest -q -m long

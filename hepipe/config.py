@@ -260,7 +260,7 @@ class RunSpec(Spec):
     parts: Mapping[str, str] = Field(
         default_factory=dict, description="Part of the model to a run's name or weights role."
     )
-    on: Mapping[str, Split] | None = Field(None, description="Data set to split that it is evaluated on.")
+    test_on: Mapping[str, Split] | None = Field(None, description="Data set to split that it is evaluated on.")
     training: TrainingSpec
 
 
@@ -268,7 +268,9 @@ class EvaluationSpec(Spec):
     """What is measured, and where."""
 
     revision: Literal[1] = 1
-    on: Mapping[str, Split] = Field(default_factory=dict, description="Data set to split; empty: the run's own test.")
+    test_on: Mapping[str, Split] = Field(
+        default_factory=dict, description="Data set to split; empty: the run's own test."
+    )
     tile_px: int = Field(0, ge=0, description="Prediction tile, px; 0 takes whole stored tiles.")
     batch_size: int = Field(4, gt=0)
     primary: tuple[str, ...] = ("fd_effnetlite0", "pd_effnetlite0", "css_he", "iod_ccc", "dab_dice")
@@ -293,7 +295,7 @@ class Config(Spec):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
                 raise ValueError(f"name {name!r}: letters, digits, '_', '-' expected")
         for name, run in self.runs.items():
-            for dataset in [run.dataset, *(run.on or {}), *self.evaluation.on]:
+            for dataset in [run.dataset, *(run.test_on or {}), *self.evaluation.test_on]:
                 if dataset not in self.datasets:
                     raise ValueError(f"runs.{name}: no data set {dataset!r}; there are {', '.join(self.datasets)}")
         return self
@@ -301,7 +303,7 @@ class Config(Spec):
     def targets(self, run: str) -> dict[str, Split]:
         """Data set to split that a run is evaluated on."""
         spec = self.runs[run]
-        return dict(spec.on or self.evaluation.on or {spec.dataset: "test"})
+        return dict(spec.test_on or self.evaluation.test_on or {spec.dataset: "test"})
 
 
 _SECTIONS = tuple(Sections.model_fields)

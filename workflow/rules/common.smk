@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hepipe.config import case_rows, load_config
 from hepipe.errors import ConfigError, HepipeError
-from hepipe.models.catalog import check_runs
+from hepipe.models.catalog import check_run
 
 
 def stop(error):
@@ -15,7 +15,8 @@ def stop(error):
 
 try:
     CONFIG = load_config(config)
-    check_runs(CONFIG)
+    for _run in CONFIG.runs:
+        check_run(CONFIG, _run)
     ROWS = {
         name: {row.case_id: row for row in case_rows(CONFIG, name)}
         for name in CONFIG.datasets
@@ -106,6 +107,13 @@ def registration_threads(wildcards):
 def synth_spec(wildcards):
     """The synthetic cohort's values as JSON."""
     return CONFIG.datasets[wildcards.dataset].synth.model_dump_json()
+
+
+def synth_case_spec(wildcards):
+    """The values that one case depends on: a further patient draws no other one again."""
+    return CONFIG.datasets[wildcards.dataset].synth.model_dump_json(
+        exclude={"patients", "pairs", "pair_px"}
+    )
 
 
 def synth_number(wildcards):

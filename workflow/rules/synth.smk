@@ -15,7 +15,7 @@ rule draw_case:
         mem_mb=2000,
     params:
         number=synth_number,
-        spec=synth_spec,
+        spec=synth_case_spec,
         folder="results/synth/{dataset}/{case}",
     shell:
         "hepipe synth case --number {params.number} --folder {params.folder}"

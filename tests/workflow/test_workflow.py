@@ -1,0 +1,185 @@
+"""The workflow as a user meets it: one whole run, and what runs again after a change."""
+
+import copy
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zarr
+
+pytestmark = pytest.mark.xdist_group("workflow")
+ROOT = Path(__file__).parents[2]
+
+VERDICTS = {
+    "good": "ok",
+    "letter": "failed",
+    "cut": "failed",
+    "absent": "failed",
+    "strangers": "failed",
+    "white": "failed",
+    "no-mpp": "failed",
+}
+
+
+def changed(base: dict, path: str, value: object) -> dict:
+    """A copy of a configuration with one key set; the path has dots."""
+    config = copy.deepcopy(base)
+    *parents, last = path.split(".")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return config
+
+
+def status_rows(finished) -> list[dict[str, str]]:
+    with (finished.path / "results/status.tsv").open(newline="") as lines:
+        return list(csv.DictReader(lines, delimiter="\t"))
+
+
+def test_one_run_ends_with_a_report_and_a_line_for_every_case(finished):
+    page = (finished.path / "results/report.html").read_text()
+    assert "research use only" in page.lower()
+    assert {row["case_id"] for row in status_rows(finished) if row["dataset"] == "sheet"} == set(VERDICTS)
+
+
+@pytest.mark.parametrize(("case", "state"), VERDICTS.items())
+def test_a_case_that_cannot_be_used_is_a_verdict_with_a_reason(finished, case, state):
+    row = next(row for row in status_rows(finished) if row["dataset"] == "sheet" and row["case_id"] == case)
+    assert (row["state"] == "failed") == (state == "failed"), row
+    assert state == "ok" or (row["stage"] and row["reason"]), row
+
+
+def test_a_missing_resolution_names_the_column_to_fill(finished):
+    row = next(row for row in status_rows(finished) if row["case_id"] == "no-mpp")
+    assert "mpp_ihc" in row["reason"]
+
+
+def test_no_file_name_leaves_the_private_folder(finished):
+    private = finished.path / "results/private"
+    for file in (finished.path / "results").rglob("*"):
+        if file.is_file() and private not in file.parents and "synth" not in file.parts:
+            content = file.read_bytes()
+            for name in (b"letter.svs", b"nowhere.svs", b"case2/ihc", str(finished.path).encode()):
+                assert name not in content, (file.relative_to(finished.path), name)
+
+
+def test_every_split_has_tiles_and_no_patient_is_in_two(finished):
+    card = json.loads((finished.path / "results/cohort/dataset.json").read_text())
+    assert len(card["fingerprint"]) == 64
+    splits: dict[str, set[str]] = {}
+    for case in card["cases"]:
+        splits.setdefault(case["patient_id"], set()).add(case["split"])
+    assert all(len(found) == 1 for found in splits.values()), splits
+
+
+def test_tiles_open_with_zarr_alone(finished):
+    group = zarr.open_group(finished.path / "results/sheet/tiles/good.zarr", mode="r")
+    assert group["he"].shape == group["ihc"].shape
+    assert group["he"].shape[1:] == (128, 128, 3)
+    assert group["he"].shape[0] > 0
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert finished.planned() == {}
+
+
+def test_a_changed_limit_grades_again_and_cuts_nothing(finished, base):
+    planned = finished.planned(changed(base, "quality.limits.ncc_peak.min", 0.9))
+    assert planned["grade_tiles"] == 12
+    assert planned["assemble_dataset"] == 3
+    assert not planned.keys() & {"tile_case", "import_tiles", "register_case", "find_tissue", "check_slides"}
+
+
+def test_a_changed_grid_cuts_again_and_registers_nothing(finished, base):
+    planned = finished.planned(changed(base, "tiling.overlap_px", 16))
+    assert planned["tile_case"] == 11
+    assert not planned.keys() & {"import_tiles", "register_case", "find_tissue", "estimate_stains", "check_slides"}
+
+
+def test_a_changed_section_of_one_data_set_leaves_the_others(finished, base):
+    planned = finished.planned(changed(base, "datasets.cohort.tissue", {"mpp": 6.0}))
+    assert planned["find_tissue"] == 4
+    assert planned["tile_case"] == 4
+    assert planned["assemble_dataset"] == 1
+
+
+def test_a_new_row_runs_its_own_jobs_and_the_data_sets(finished, base):
+    planned = finished.planned(changed(base, "datasets.cohort.synth.patients", 5))
+    own = ("draw_case", "check_slides", "register_case", "find_tissue", "estimate_stains", "tile_case", "grade_tiles")
+    assert {rule: planned[rule] for rule in own} == dict.fromkeys(own, 1)
+    assert planned["assemble_dataset"] == 1
+
+
+def test_a_changed_run_trains_that_run_alone(finished, base):
+    planned = finished.planned(changed(base, "runs.pyramid.seed", 7))
+    assert planned["train"] == 1
+    assert planned["predict_tiles"] == planned["score_run"] == 2
+    assert "tile_case" not in planned
+
+
+def test_a_typo_stops_the_dry_run_with_the_keys_path(finished, base):
+    done = finished.snakemake("-n", config=changed(base, "tiling.tile_pxx", 3))
+    assert done.returncode != 0
+    assert "tiling.tile_pxx: Extra inputs are not permitted" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_an_unknown_model_stops_the_dry_run(finished, base):
+    done = finished.snakemake("-n", config=changed(base, "runs.pyramid.model", "pix3pix"))
+    assert done.returncode != 0
+    assert "runs.pyramid.model" in done.stdout
+    assert "pix3pix" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda text: text + text.splitlines()[1] + "\n", "row 9, column case_id: good stands in row 2 already"),
+        (lambda text: text.replace("marker", "markr", 1), "column marker is missing"),
+        (lambda text: text.replace("2+", "4+", 1), "row 2, column her2_score"),
+    ],
+    ids=["duplicate case", "missing column", "bad cell"],
+)
+def test_a_bad_sheet_stops_the_dry_run_and_names_the_place(finished, edit, message):
+    sheet = finished.path / "slides.tsv"
+    before = sheet.read_text()
+    try:
+        sheet.write_text(edit(before))
+        done = finished.snakemake("-n")
+    finally:
+        sheet.write_text(before)
+    assert done.returncode != 0
+    assert message in done.stdout
+
+
+def test_results_that_cannot_be_written_are_one_error(tmp_path):
+    (tmp_path / "config.yaml").write_text("datasets: {cohort: {synth: {patients: 1}}}\n")
+    (tmp_path / "results").write_text("a file where the folder should be")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--cores", "1", "--configfile", str(tmp_path / "config.yaml"), "datasets"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "cannot be written to" in done.stdout + done.stderr
+
+
+def test_the_workflow_passes_snakemakes_linter(finished):
+    done = finished.snakemake("--lint")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_configuration_and_the_catalogue_stay_light():
+    code = (
+        "import sys, hepipe.config, hepipe.models.catalog;"
+        "heavy = {'torch', 'zarr', 'openslide', 'tiffslide', 'cv2', 'pandas', 'scipy'} & set(sys.modules);"
+        "sys.exit(', '.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
