@@ -1,0 +1,169 @@
+"""One pass over the pixels of a registered pair: read, warp, measure, store."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+from tqdm import tqdm
+
+from hepipe.config import TilingSpec
+from hepipe.geometry import Transform
+from hepipe.registration.warp import read_warped
+from hepipe.slides.reader import Slide
+from hepipe.stores.arrays import TileWriter, TissueMasks, content_digest
+from hepipe.stores.cases import CheckedCase
+from hepipe.tiling.grid import Cell, cut_grid, tissue_fracs, tissue_start_um
+
+Measure = Callable[[np.ndarray, np.ndarray, float], Mapping[str, float]]
+"""`(he, ihc, mpp)` of one tile to named numbers."""
+DabMask = Callable[[np.ndarray, float], np.ndarray]
+"""`(ihc, mpp)` of one tile to a bool mask."""
+
+ARRAYS = {"he": 3, "ihc": 3, "dab_mask": 0}
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The pixels and numbers of one cell."""
+
+    he: UInt8[np.ndarray, "h w 3"]
+    ihc: UInt8[np.ndarray, "h w 3"]
+    dab_mask: Bool[np.ndarray, "h w"]
+    measurements: Mapping[str, float]
+
+
+def tissue_cells(he: Slide, tissue: TissueMasks, spec: TilingSpec) -> tuple[list[tuple[Cell, float]], float]:
+    """The cells with enough tissue and their tissue share; and the largest share of all cells."""
+    assert tissue.tissue is not None
+    start_um = (0.0, 0.0) if spec.origin == "canvas" else tissue_start_um(tissue.tissue, tissue.mpp)
+    cells = cut_grid(he.size_px0, level0_mpp=he.mpp, spec=spec, start_um=start_um)
+    shares = tissue_fracs([cell.box_px0 for cell in cells], tissue.tissue, level0_mpp=he.mpp, mask_mpp=tissue.mpp)
+    enough = [(cell, float(share)) for cell, share in zip(cells, shares, strict=True) if share >= spec.min_tissue_frac]
+    return enough, float(shares.max(initial=0.0))
+
+
+def cut_case(
+    he: Slide,
+    ihc: Slide,
+    *,
+    case: CheckedCase,
+    ihc_from_he: Transform,
+    cells: Sequence[tuple[Cell, float]],
+    spec: TilingSpec,
+    measures: Sequence[Measure],
+    dab_mask: DabMask,
+    store: TileWriter,
+    workers: int = 1,
+) -> list[dict[str, Any]]:
+    """Tiles into the store and their rows of the tile table, in the order of `cells` whatever `workers` is.
+
+    Args:
+        he: Read in its own frame.
+        ihc: Read through the transform, with one interpolation.
+        case: Whose slides these are.
+        ihc_from_he: The registration.
+        cells: Of `tissue_cells`.
+        spec: Resolution and side of the tiles.
+        measures: Each adds its numbers to a tile's measurements.
+        dab_mask: Makes the mask that is stored.
+        store: Takes the tiles.
+        workers: Threads that read and measure.
+
+    Raises:
+        SlideError: `spec.mpp` is finer than a slide, or its pixels do not decode.
+    """
+
+    def read(item: tuple[Cell, float]) -> Tile:
+        box = item[0].box_px0
+        size = (spec.tile_px, spec.tile_px)
+        he_tile = he.read(box, mpp=spec.mpp, size=size)
+        ihc_tile, valid = read_warped(ihc, ihc_from_he, box, mpp=spec.mpp, size=size)
+        over_edge = box.width * box.height - _inside(item[0], he.size_px0)
+        measurements = {
+            "outside_frac_he": over_edge / (box.width * box.height),
+            "outside_frac_ihc": 1.0 - float(valid.mean()),
+        }
+        return finish_tile(he_tile, ihc_tile, spec.mpp, measures, dab_mask, measurements)
+
+    rows = []
+    done = in_order(read, cells, workers=workers)
+    for (cell, share), tile in zip(cells, tqdm(done, "tiles", len(cells), disable=None, unit="tile"), strict=True):
+        row = store.append(he=tile.he, ihc=tile.ihc, dab_mask=tile.dab_mask)
+        rows.append(
+            {
+                "tile_id": f"{case.case_id}/{cell.column}-{cell.row}",
+                "case_id": case.case_id,
+                "patient_id": case.patient_id,
+                "row_in_store": row,
+                "x_px0": int(cell.box_px0.x),
+                "y_px0": int(cell.box_px0.y),
+                "mpp": spec.mpp,
+                "her2_score": case.her2_score,
+                "marker": case.marker,
+                "section": case.section,
+                "source_split": case.split,
+                "tissue_frac": share,
+                **hashes_and_measurements(tile),
+            }
+        )
+    return rows
+
+
+def finish_tile(
+    he: UInt8[np.ndarray, "h w 3"],
+    ihc: UInt8[np.ndarray, "h w 3"],
+    mpp: float,
+    measures: Sequence[Measure],
+    dab_mask: DabMask,
+    measurements: Mapping[str, float],
+) -> Tile:
+    """A tile with its mask and every measurement, those given first."""
+    numbers = dict(measurements)
+    for measure in measures:
+        found = measure(he, ihc, mpp)
+        assert not found.keys() & numbers.keys(), sorted(found.keys() & numbers.keys())
+        numbers.update(found)
+    return Tile(he, ihc, dab_mask(ihc, mpp), numbers)
+
+
+def hashes_and_measurements(tile: Tile) -> dict[str, Any]:
+    """The columns of the tile table that follow from pixels alone."""
+    return {
+        "he_sha256": content_digest(tile.he),
+        "ihc_sha256": content_digest(tile.ihc),
+        "measurements": {name: float(value) for name, value in sorted(tile.measurements.items())},
+    }
+
+
+def in_order(work: Callable[[Item], Done], items: Sequence[Item], *, workers: int) -> Iterator[Done]:
+    """Results in the order of the items; at most twice `workers` are held, so that memory stays bounded."""
+    # OpenCV's own threads would only compete with ours.
+    cv2.setNumThreads(1)
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        waiting: deque[Future[Done]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= 2 * max(1, workers):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _inside(cell: Cell, size_px0: tuple[int, int]) -> float:
+    box = cell.box_px0
+    width = max(0.0, min(box.right, size_px0[0]) - max(box.x, 0.0))
+    height = max(0.0, min(box.bottom, size_px0[1]) - max(box.y, 0.0))
+    return width * height
