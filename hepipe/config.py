@@ -167,7 +167,7 @@ class ImportSpec(Spec):
     kind: Literal["folder", "aligned"] = Field(
         description="folder: two folders, paired by name; aligned: A|B pictures."
     )
-    path: str = Field(min_length=1, description="Folder of the set.")
+    path: str = Field("", description="Folder of the set, relative to `data`. A path: it stays out of artefacts.")
     he: str = Field("HE", description="kind folder: folder of H&E tiles inside `path`.")
     ihc: str = Field("IHC", description="kind folder: folder of IHC tiles inside `path`.")
     mpp: float = Field(gt=0, description="µm per px of the tiles: these files carry none.")
@@ -195,7 +195,9 @@ class DatasetSpec(Spec):
     """One data set: a slide sheet, a synthetic cohort or an import, and what it overrides."""
 
     sheet: str | None = None
-    slides_folder: str | None = Field(None, description="Paths in the sheet are relative to this, not to the sheet.")
+    slides_folder: str | None = Field(
+        None, description="Paths in the sheet are relative to this folder of `data`; empty: to the sheet's own folder."
+    )
     synth: SynthSpec | None = None
     import_: ImportSpec | None = Field(None, alias="import")
     note: str = Field("", description="Said in the report, such as a nominal resolution.")
@@ -205,6 +207,8 @@ class DatasetSpec(Spec):
     def _one_source(self) -> DatasetSpec:
         if sum(source is not None for source in (self.sheet, self.synth, self.import_)) != 1:
             raise ValueError("give exactly one of sheet, synth, import")
+        if self.import_ is not None and not self.import_.path:
+            raise ValueError("import.path is missing: the folder of the tile set")
         return self
 
 
@@ -283,6 +287,7 @@ class Config(Spec):
 
     seed: int = Field(1, ge=0)
     weights: str = "weights"
+    data: str = Field(".", description="Folder that `slides_folder` and an import's `path` are relative to.")
     pseudonyms: str | None = Field(None, description="A secret: ids in results become keyed hashes of the sheet's ids.")
     datasets: Mapping[str, DatasetSpec]
     runs: Mapping[str, RunSpec] = Field(default_factory=dict)
@@ -342,7 +347,7 @@ def case_rows(config: Config, dataset: str) -> list[CaseRow]:
         return list(synth_rows(spec.synth, Path("results/synth") / dataset))
     if spec.sheet is None:
         return []
-    folder = None if spec.slides_folder is None else Path(spec.slides_folder)
+    folder = None if spec.slides_folder is None else Path(config.data) / spec.slides_folder
     rows = read_sheet(Path(spec.sheet), folder)
     if config.pseudonyms is None:
         return rows

@@ -122,13 +122,13 @@ def synth_number(wildcards):
 
 
 def import_spec(wildcards):
-    """Where an imported set lies and how it reads, as JSON."""
-    return CONFIG.datasets[wildcards.dataset].import_.model_dump_json()
+    """How an imported set reads, as JSON; where it lies stays out of artefacts."""
+    return CONFIG.datasets[wildcards.dataset].import_.model_dump_json(exclude={"path"})
 
 
 def import_folder(wildcards):
     """The folder of an imported set."""
-    return CONFIG.datasets[wildcards.dataset].import_.path
+    return str(Path(CONFIG.data) / CONFIG.datasets[wildcards.dataset].import_.path)
 
 
 def parts_of(dataset):
