@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,8 @@ class Batch:
         he: H&E in [-1, 1].
         ihc: IHC in [-1, 1]; of the same tiles, or drawn independently where the model's PAIRING is unpaired.
         markers: The stain of each ihc tile.
-        extras: What NEEDS names beyond these; read it as `batch["dab_mask"]`.
+        extras: What NEEDS names beyond these; read it as `batch["dab_mask"]`. `dab_mask` is float (b, 1, h, w), 1 where
+            DAB is positive; `score` int64 (b), 0 to 3; `loose_ihc` as `ihc`, drawn independently.
         streams: Further samplers with their own batch size, by name.
     """
 
@@ -40,6 +42,27 @@ class Batch:
             KeyError: The model reads what its NEEDS does not name.
         """
         return self.extras[name]
+
+    def pieces(self, n: int) -> list[Batch]:
+        """The same tiles as `n` smaller batches, of sizes that differ by one at most.
+
+        A stream is cut likewise, whatever its own size.
+        """
+        streams = {name: stream.pieces(n) for name, stream in self.streams.items()}
+        edges = [len(self) * i // n for i in range(n + 1)]
+        assert 0 < n <= len(self), (n, len(self))
+        cuts = [slice(a, b) for a, b in pairwise(edges)]
+        return [
+            Batch(
+                self.tile_ids[cut],
+                self.he[cut],
+                self.ihc[cut],
+                self.markers[cut],
+                {name: value[cut] for name, value in self.extras.items()},
+                {name: parts[i] for name, parts in streams.items()},
+            )
+            for i, cut in enumerate(cuts)
+        ]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""

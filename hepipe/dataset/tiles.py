@@ -1,0 +1,310 @@
+"""Tiles of a split as training batches and as whole tiles for prediction; the one place where uint8 meets [-1, 1].
+
+A batch is a pure function of (seed, step, rank): tiles come from a stream of seeded permutations, one after the
+other, and crops and flips are keyed by the place in that stream. So a resumed training continues exactly, the number
+of threads changes nothing, and several processes share out the very batch that one would see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from hepipe.config import Split
+from hepipe.dataset.batch import Batch
+from hepipe.errors import StoreError
+from hepipe.sheet import SCORES
+from hepipe.stores.arrays import TileStore
+from hepipe.stores.tables import INDEX, read_table
+
+DRAWN_APART = 1
+"""Stream of permutations that unpaired IHC comes from; 0 is the H&E's."""
+
+
+def tensor_from_rgb(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:
+    """An RGB tile in [-1, 1]."""
+    values = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
+    return values.float() / 127.5 - 1
+
+
+def rgb_from_tensor(values: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A tile in [-1, 1] as RGB: clipped, then rounded to the nearest level."""
+    levels = ((values.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round()
+    return levels.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def viewed(rgb: UInt8[np.ndarray, "h w 3"], side_px: int) -> UInt8[np.ndarray, "side side 3"]:
+    """A square tile at a coarser resolution by area averaging; the tile itself when the side is its own."""
+    if rgb.shape[0] == side_px:
+        return rgb
+    return cv2.resize(rgb, (side_px, side_px), interpolation=cv2.INTER_AREA)
+
+
+def viewed_mask(mask: Bool[np.ndarray, "h w"], side_px: int) -> Bool[np.ndarray, "side side"]:
+    """A mask at a coarser resolution: positive where at least half of the area is."""
+    if mask.shape[0] == side_px:
+        return mask
+    averaged = cv2.resize(mask.astype(np.float32), (side_px, side_px), interpolation=cv2.INTER_AREA)
+    return averaged >= 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the index says of a tile, as far as training and prediction use it."""
+
+    tile_id: str
+    store: str
+    number: int
+    marker: str
+    her2_score: str | None
+
+
+class SplitTiles:
+    """The tiles of one split, sorted by id, at the resolution that a run sees."""
+
+    def __init__(self, index: Path, split: Split, *, mpp: float | None = None, cache_mb: int = 0) -> None:
+        """Open the stores of a split.
+
+        Args:
+            index: `index.parquet` of a data set.
+            split: Which tiles.
+            mpp: µm per px of the view; None as stored.
+            cache_mb: Decoded tiles kept in memory, MB. The first ones stay: epochs come in random order, so that no
+                other choice is read more often.
+
+        Raises:
+            StoreError: A finer view than stored, or tiles of different sizes.
+        """
+        rows = [row for row in read_table(index, INDEX) if row["split"] == split]
+        self.split: Split = split
+        self.rows = [
+            Row(row["tile_id"], row["store"], row["row_in_store"], row["marker"], row["her2_score"])
+            for row in sorted(rows, key=lambda row: row["tile_id"])
+        ]
+        self._stores = {name: TileStore(index.parent / name) for name in sorted({row.store for row in self.rows})}
+        self._cache: dict[tuple[str, int], np.ndarray] = {}
+        self._room = cache_mb * 1_000_000
+        self._lock = threading.Lock()
+        forms = {(store.tile_px, store.mpp) for store in self._stores.values()}
+        if len(forms) > 1:
+            found = ", ".join(f"{side} px at {stored} µm/px" for side, stored in sorted(forms))
+            raise StoreError(f"{index}: tiles of one size expected in split {split}, found {found}")
+        self.stored_px, self.stored_mpp = next(iter(forms), (0, mpp or 0.0))
+        if mpp is not None and mpp < self.stored_mpp * 0.999:
+            raise StoreError(f"{index}: tiles are stored at {self.stored_mpp} µm/px; a view at {mpp} would be finer")
+        self.mpp = self.stored_mpp if mpp is None else mpp
+        self.side_px = round(self.stored_px * self.stored_mpp / self.mpp) if self.rows else 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def rgb(self, name: str, place: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The H&E (`he`) or IHC (`ihc`) tile at a place, as the run sees it."""
+        return self._cached(name, place, mask=False)
+
+    def mask(self, name: str, place: int) -> Bool[np.ndarray, "h w"]:
+        """A mask of the tile at a place, as the run sees it.
+
+        Raises:
+            StoreError: The store holds no such mask.
+        """
+        store = self.rows[place].store
+        if name not in self._stores[store].names():
+            raise StoreError(f"{store}: holds no {name}, which this model's preset needs; choose a preset without it")
+        return self._cached(name, place, mask=True)
+
+    def score(self, place: int) -> int:
+        """The slide's HER2 score at a place, 0 to 3.
+
+        Raises:
+            StoreError: The case has none.
+        """
+        row = self.rows[place]
+        if row.her2_score not in SCORES:
+            raise StoreError(
+                f"tile {row.tile_id}: no HER2 score, which this model's preset needs; fill her2_score of its case"
+            )
+        return SCORES.index(row.her2_score)
+
+    def _cached(self, name: str, place: int, *, mask: bool) -> np.ndarray:
+        key = (name, place)
+        if (known := self._cache.get(key)) is not None:
+            return known
+        row = self.rows[place]
+        store = self._stores[row.store]
+        tile: np.ndarray
+        if mask:
+            tile = viewed_mask(store.read_mask(name, row.number), self.side_px)
+        else:
+            tile = viewed(store.read(name, row.number), self.side_px)
+        with self._lock:
+            if tile.nbytes <= self._room and key not in self._cache:
+                self._cache[key] = tile
+                self._room -= tile.nbytes
+        return tile
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop, then quarter turns, then a mirror."""
+
+    y: int
+    x: int
+    side_px: int
+    turns: int
+    mirrored: bool
+
+    def of(self, tile: np.ndarray) -> np.ndarray:
+        """The view of a tile or mask."""
+        crop = tile[self.y : self.y + self.side_px, self.x : self.x + self.side_px]
+        turned = np.rot90(crop, self.turns)
+        return turned[:, ::-1] if self.mirrored else turned
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Which tiles and crops a step sees.
+
+    Attributes:
+        tiles: Where they come from.
+        batch_size: Tiles of a step over all ranks.
+        crop_px: Side of the random crop, px of the view.
+        flips: Flip and turn, both stains alike.
+        seed: Of the permutations, crops and flips.
+        needs: Items beside both stains.
+        unpaired: Draw `ihc` independently of `he`.
+        rank: Number of this process; it takes every `n_ranks`-th tile of the batch.
+        n_ranks: Processes that train together.
+    """
+
+    tiles: SplitTiles
+    batch_size: int
+    crop_px: int
+    flips: bool
+    seed: int
+    needs: Sequence[str] = ()
+    unpaired: bool = False
+    rank: int = 0
+    n_ranks: int = 1
+
+    def __post_init__(self) -> None:
+        """Check that a batch can be made.
+
+        Raises:
+            StoreError: The split is empty or its tiles are smaller than the crop.
+        """
+        if not self.tiles.rows:
+            raise StoreError(
+                f"split {self.tiles.split} holds no tile; see the status table for failed cases, "
+                "or change splits.shares and the quality limits"
+            )
+        if self.crop_px > self.tiles.side_px:
+            raise StoreError(
+                f"training.crop_px is {self.crop_px}, but tiles are {self.tiles.side_px} px at {self.tiles.mpp} µm/px"
+            )
+        if self.batch_size < self.n_ranks:
+            raise StoreError(f"a batch of {self.batch_size} cannot be shared by {self.n_ranks} processes")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every tile is seen once."""
+        return -(-len(self.tiles) // self.batch_size)
+
+    def batch(self, step: int) -> Batch:
+        """This process' share of a step's batch."""
+        draws = range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.n_ranks)
+        places = [self._place(draw, stream=0) for draw in draws]
+        views = [self._view(draw, stream=0) for draw in draws]
+        he = [self._rgb("he", place, view) for place, view in zip(places, views, strict=True)]
+        apart_places, apart_views = places, views
+        if self.unpaired or "loose_ihc" in self.needs:
+            apart_places = [self._place(draw, stream=DRAWN_APART) for draw in draws]
+            apart_views = [self._view(draw, stream=DRAWN_APART) for draw in draws]
+        ihc_places, ihc_views = (apart_places, apart_views) if self.unpaired else (places, views)
+        extras: dict[str, Tensor] = {}
+        for need in self.needs:
+            if need == "loose_ihc":
+                loose = [self._rgb("ihc", *pair) for pair in zip(apart_places, apart_views, strict=True)]
+                extras[need] = torch.stack(loose)
+            elif need == "score":
+                extras[need] = torch.tensor([self.tiles.score(place) for place in ihc_places])
+            elif need == "dab_mask":
+                masks = [self._mask(need, *pair) for pair in zip(ihc_places, ihc_views, strict=True)]
+                extras[need] = torch.stack(masks)
+            else:
+                raise ValueError(f"no loader for {need!r}")
+        return Batch(
+            tile_ids=tuple(self.tiles.rows[place].tile_id for place in places),
+            he=torch.stack(he),
+            ihc=torch.stack([self._rgb("ihc", *pair) for pair in zip(ihc_places, ihc_views, strict=True)]),
+            markers=tuple(self.tiles.rows[place].marker for place in ihc_places),
+            extras=extras,
+        )
+
+    def _place(self, draw: int, *, stream: int) -> int:
+        epoch, at = divmod(draw, len(self.tiles))
+        return int(_permutation(len(self.tiles), self.seed, stream, epoch)[at])
+
+    def _view(self, draw: int, *, stream: int) -> View:
+        random = np.random.default_rng([self.seed, 1, stream, draw])
+        slack = self.tiles.side_px - self.crop_px
+        y, x = (int(value) for value in random.integers(0, slack + 1, size=2))
+        turns, mirrored = (int(value) for value in random.integers(0, (4, 2)))
+        return View(y, x, self.crop_px, turns if self.flips else 0, bool(mirrored) and self.flips)
+
+    def _rgb(self, name: str, place: int, view: View) -> Tensor:
+        return tensor_from_rgb(view.of(self.tiles.rgb(name, place)))
+
+    def _mask(self, name: str, place: int, view: View) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(view.of(self.tiles.mask(name, place)))).float()[None]
+
+
+def batches(sampler: Sampler, *, start: int, stop: int, workers: int) -> Iterator[Batch]:
+    """The batches of steps `start` to `stop`, in order; `workers` threads make them ahead, 0 on demand."""
+    if workers == 0:
+        for step in range(start, stop):
+            yield sampler.batch(step)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="tiles") as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for step in range(start, stop):
+                waiting.append(pool.submit(sampler.batch, step))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def tile_seed(tile_id: str, seed: int = 0) -> int:
+    """A seed of a tile, the same in every batch and order."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{tile_id}".encode()).digest()[:4], "big") >> 1
+
+
+_permutations: OrderedDict[tuple[int, int, int, int], np.ndarray] = OrderedDict()
+_permutations_lock = threading.Lock()
+
+
+def _permutation(n: int, seed: int, stream: int, epoch: int) -> np.ndarray:
+    """Order of an epoch; the last few are remembered, since every draw of a step asks for its own."""
+    key = (n, seed, stream, epoch)
+    with _permutations_lock:
+        if key not in _permutations:
+            _permutations[key] = np.random.default_rng([seed, 0, stream, epoch]).permutation(n)
+            while len(_permutations) > 8:
+                _permutations.popitem(last=False)
+        return _permutations[key]

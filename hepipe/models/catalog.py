@@ -1,0 +1,255 @@
+"""What the zoo's files state about themselves, read without importing one; and whether a run can work.
+
+A file's name is the model's name. Its literals are read as syntax, so that the Snakefile and `--help` know every
+model without torch.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from hepipe.config import Config, RunSpec
+from hepipe.errors import ConfigError
+
+ZOO = Path(__file__).parent / "zoo"
+
+Pairing = Literal["paired", "unpaired", "both"]
+
+CARRIED = ("dab_mask", "score", "loose_ihc")
+"""What the loader can put into a batch beside both stains (`dataset/tiles.py`)."""
+
+
+@dataclass(frozen=True)
+class PartNeed:
+    """A part that a preset takes.
+
+    Attributes:
+        kind: Another run's finished model, or a weights file of a role.
+        role: Role of the weights file; empty for a run.
+        optional: May be absent; the run records it.
+        training_only: Prediction passes none.
+    """
+
+    kind: Literal["run", "weights"]
+    role: str
+    optional: bool
+    training_only: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One zoo file.
+
+    Attributes:
+        name: Of the model and its file.
+        title: First line of its docstring.
+        pairing: Which tiles a batch joins.
+        presets: Names of its configs.
+        needs: By preset, `*` for all: what a batch must carry beside both stains.
+        parts: By preset, `*` for all: name of each part to its form, such as `run~` or `weights:resnet50?`.
+        size: `{"multiple": 16}` or `{"exact": 256}`, px.
+        streams: Further samplers: name to (pool, batch size).
+    """
+
+    name: str
+    title: str
+    pairing: Pairing
+    presets: tuple[str, ...]
+    needs: Mapping[str, tuple[str, ...]]
+    parts: Mapping[str, Mapping[str, str]]
+    size: Mapping[str, int]
+    streams: Mapping[str, tuple[str, int]]
+
+    def needs_of(self, preset: str) -> tuple[str, ...]:
+        """What the batch of a preset must carry."""
+        return tuple(dict.fromkeys([*self.needs.get("*", ()), *self.needs.get(preset, ())]))
+
+    def parts_of(self, preset: str) -> dict[str, PartNeed]:
+        """The parts that a preset takes."""
+        forms = {**self.parts.get("*", {}), **self.parts.get(preset, {})}
+        return {name: _part_need(self.name, form) for name, form in forms.items()}
+
+    def takes(self, side_px: int) -> bool:
+        """Whether the networks work on tiles of this side."""
+        if "exact" in self.size:
+            return side_px == self.size["exact"]
+        return side_px % self.size["multiple"] == 0
+
+    def largest(self, side_px: int) -> int:
+        """The largest side up to `side_px` that the networks work on; 0 when there is none."""
+        if "exact" in self.size:
+            return self.size["exact"] if self.size["exact"] <= side_px else 0
+        return side_px - side_px % self.size["multiple"]
+
+    def size_in_words(self) -> str:
+        """What sides it takes, for messages."""
+        return f"{self.size['exact']} px" if "exact" in self.size else f"multiples of {self.size['multiple']} px"
+
+
+@cache
+def catalog() -> Mapping[str, Entry]:
+    """Every model of the zoo by name."""
+    files = sorted(path for path in ZOO.glob("*.py") if not path.name.startswith("_"))
+    return {path.stem: read_entry(path) for path in files}
+
+
+def read_entry(path: Path) -> Entry:
+    """What a zoo file states.
+
+    Raises:
+        ConfigError: A literal is missing or is no literal.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    values = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+
+    def literal(name: str) -> Any:
+        try:
+            return ast.literal_eval(values[name])
+        except KeyError:
+            raise ConfigError(f"model {path.stem}: its file states no {name}") from None
+        except ValueError:
+            raise ConfigError(f"model {path.stem}: {name} must be a plain literal") from None
+
+    presets = values.get("PRESETS")
+    if not isinstance(presets, ast.Dict) or not all(isinstance(key, ast.Constant) for key in presets.keys):
+        raise ConfigError(f"model {path.stem}: PRESETS must be a dict with plain names as keys")
+    pairing, size = literal("PAIRING"), literal("SIZE")
+    if pairing not in ("paired", "unpaired", "both"):
+        raise ConfigError(f"model {path.stem}: PAIRING is {pairing!r}; paired, unpaired or both expected")
+    if len(size) != 1 or not size.keys() <= {"multiple", "exact"}:
+        raise ConfigError(f"model {path.stem}: SIZE is {size!r}; one of multiple and exact expected")
+    return Entry(
+        name=path.stem,
+        title=(ast.get_docstring(tree) or "").split("\n")[0],
+        pairing=pairing,
+        presets=tuple(str(cast(ast.Constant, key).value) for key in presets.keys),
+        needs={preset: tuple(needs) for preset, needs in literal("NEEDS").items()},
+        parts=literal("PARTS"),
+        size=size,
+        streams={name: tuple(stream) for name, stream in literal("STREAMS").items()},
+    )
+
+
+def find_entry(model: str, *, where: str) -> Entry:
+    """A model's entry.
+
+    Raises:
+        ConfigError: No such model; the message starts with `where`, the key's path.
+    """
+    try:
+        return catalog()[model]
+    except KeyError:
+        raise ConfigError(f"{where}: no model {model!r}; there are {', '.join(catalog())}") from None
+
+
+def check_run(config: Config, name: str) -> None:
+    """Whether a run can work, as far as it shows before anything has run.
+
+    Raises:
+        ConfigError: Every problem, each with the path of its key.
+    """
+    problems = list(_problems(config, name))
+    if problems:
+        raise ConfigError("config:\n  " + "\n  ".join(problems))
+
+
+def check_choice(run: RunSpec, *, where: str) -> Entry:
+    """The entry of a run's model, after checking model, preset, names of its parts and the training crop.
+
+    Raises:
+        ConfigError: With the path of each key.
+    """
+    entry = find_entry(run.model, where=f"{where}.model")
+    problems = list(_choice_problems(entry, run, where))
+    if problems:
+        raise ConfigError("config:\n  " + "\n  ".join(problems))
+    return entry
+
+
+def runs_needed(config: Config, name: str) -> dict[str, str]:
+    """Part name to the run whose finished model it is; what the rule `train` depends on."""
+    run = config.runs[name]
+    entry = find_entry(run.model, where=f"runs.{name}.model")
+    return {
+        part: run.parts[part]
+        for part, need in entry.parts_of(run.preset).items()
+        if need.kind == "run" and part in run.parts
+    }
+
+
+def _problems(config: Config, name: str) -> Iterator[str]:
+    run, where = config.runs[name], f"runs.{name}"
+    if run.model not in catalog():
+        yield f"{where}.model: no model {run.model!r}; there are {', '.join(catalog())}"
+        return
+    entry = catalog()[run.model]
+    yield from _choice_problems(entry, run, where)
+    if run.preset not in entry.presets:
+        return
+    for part, need in entry.parts_of(run.preset).items():
+        other = run.parts.get(part)
+        if need.kind == "run" and other is not None:
+            if other not in config.runs:
+                yield f"{where}.parts.{part}: no run {other!r}; there are {', '.join(config.runs)}"
+            elif name in _ancestors(config, other):
+                yield f"{where}.parts.{part}: run {other} itself depends on {name}"
+    dataset = config.datasets[run.dataset]
+    if dataset.import_ is None:
+        tiling = dataset.sections.tiling
+        mpp = run.training.mpp or tiling.mpp
+        if mpp < tiling.mpp:
+            yield f"{where}.training.mpp: {mpp} is finer than the {tiling.mpp} µm/px that {run.dataset} stores"
+        side = round(tiling.tile_px * tiling.mpp / mpp)
+        if run.training.crop_px > side:
+            yield (
+                f"{where}.training.crop_px: {run.training.crop_px} px wanted, "
+                f"but tiles of {run.dataset} are {side} px at {mpp} µm/px"
+            )
+    predicted = config.evaluation.tile_px
+    if predicted and not entry.takes(predicted):
+        yield f"evaluation.tile_px: {predicted} px, but {run.model} of run {name} takes {entry.size_in_words()}"
+
+
+def _choice_problems(entry: Entry, run: RunSpec, where: str) -> Iterator[str]:
+    if run.preset not in entry.presets:
+        yield f"{where}.preset: {run.model} has no preset {run.preset!r}; it has {', '.join(entry.presets)}"
+        return
+    for need in entry.needs_of(run.preset):
+        if need not in CARRIED:
+            yield f"{where}.preset: {run.model} {run.preset} needs {need!r}, which no tile store carries"
+    parts = entry.parts_of(run.preset)
+    for part in run.parts:
+        if part not in parts:
+            has = f"it takes {', '.join(parts)}" if parts else "it takes none"
+            yield f"{where}.parts.{part}: {run.model} {run.preset} has no such part; {has}"
+    for part, form in parts.items():
+        if form.kind == "run" and not form.optional and part not in run.parts:
+            yield f"{where}.parts.{part}: missing; name the run whose finished model is the {part}"
+    if not entry.takes(run.training.crop_px):
+        yield f"{where}.training.crop_px: {run.training.crop_px} px, but {run.model} takes {entry.size_in_words()}"
+
+
+def _ancestors(config: Config, name: str, seen: frozenset[str] = frozenset()) -> set[str]:
+    if name in seen or name not in config.runs:
+        return {name}
+    parents = {parent for parent in config.runs[name].parts.values() if parent in config.runs}
+    return {name}.union(*(_ancestors(config, parent, seen | {name}) for parent in parents))
+
+
+def _part_need(model: str, form: str) -> PartNeed:
+    kind, _, role = form.rstrip("?~").partition(":")
+    if kind not in ("run", "weights") or (kind == "weights") != bool(role):
+        raise ConfigError(f"model {model}: part {form!r}; `run` or `weights:<role>` expected, with ? or ~ at its end")
+    marks = form[len(form.rstrip("?~")) :]
+    return PartNeed(cast(Literal["run", "weights"], kind), role, "?" in marks, "~" in marks)

@@ -1,0 +1,241 @@
+"""The loop that trains every method: turns, precision, accumulation, averages, resume, choice of the checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hepipe.config import TrainingSpec
+from hepipe.dataset.batch import Batch
+from hepipe.dataset.tiles import Sampler, batches
+from hepipe.errors import HepipeError
+from hepipe.models.finished import finished_state
+from hepipe.models.method import Average, Fits, Method, Progress, Turn
+from hepipe.models.ranks import average_over_ranks, rank, wait_for_all
+from hepipe.training.average import move
+from hepipe.training.history import History
+from hepipe.training.progress import Meter
+from hepipe.training.resume import ResumeFolder
+from hepipe.training.watch import Choice, Watch, is_better
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Player:
+    """What the loop keeps for one player of a method."""
+
+    name: str
+    parameters: list[Tensor]
+    optimizer: Optimizer
+    base_rates: list[float]
+    averages: list[Average]
+    scaler: torch.amp.GradScaler
+
+    def step(self, method: Method, at: Progress, *, clip: float | None, n_tiles: int) -> None:
+        """One step of the optimizer with the gradients that are there, then of the averages."""
+        factor = method.rate(self.name, at)
+        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * factor
+        average_over_ranks(self.parameters, n_tiles)
+        if clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.parameters, clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        for average in self.averages:
+            move(average, at)
+
+    def state(self) -> dict[str, Any]:
+        """For a resume file."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a resume file."""
+        self.optimizer.load_state_dict(dict(state["optimizer"]))
+        self.scaler.load_state_dict(dict(state["scaler"]))
+
+
+def make_players(method: Method, *, precision: str, device: torch.device) -> dict[str, Player]:
+    """The players of a method, already on its device, with fresh optimizers."""
+    players = {}
+    for name, network in method.players().items():
+        optimizer = method.optimizer(name)
+        players[name] = Player(
+            name,
+            [parameter for parameter in network.parameters() if parameter.requires_grad],
+            optimizer,
+            [float(group["lr"]) for group in optimizer.param_groups],
+            [average for average in method.averages().values() if average.player == name],
+            torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        )
+    return players
+
+
+def next_turn(turns: Iterator[Turn], *, precision: str, device: torch.device) -> Turn | None:
+    """The next turn, computed in its own autocast.
+
+    Autocast keeps weights as it first cast them until it is left, so one context over two turns would let the second
+    see a player as it was before its step.
+    """
+    if precision == "fp32":
+        return next(turns, None)
+    with torch.autocast(device.type, dtype=DTYPES[precision]):
+        return next(turns, None)
+
+
+def iterate(
+    method: Method,
+    batch: Batch,
+    at: Progress,
+    players: Mapping[str, Player],
+    *,
+    pieces: int = 1,
+    precision: str = "fp32",
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """One iteration: every turn steps its own player. Gives each turn's player and terms after its step.
+
+    The pieces of the batch go through their turns in lockstep, each loss weighted by its share of the tiles.
+    """
+    parts = batch.pieces(pieces)
+    generators = [method.turns(part, at) for part in parts]
+    while True:
+        turns = []
+        for part, generator in zip(parts, generators, strict=True):
+            turn = next_turn(generator, precision=precision, device=batch.he.device)
+            turns.append(turn)
+            if turn is not None:
+                player = players[turn.player]
+                share = len(part) / len(batch)
+                player.scaler.scale(turn.loss.float() * share).backward(inputs=player.parameters)
+        come = [turn for turn in turns if turn is not None]
+        if not come:
+            return
+        player, clip = players[come[0].player], come[0].clip
+        if len(come) < len(turns) or any((turn.player, turn.clip) != (player.name, clip) for turn in come):
+            raise ValueError(
+                f"pieces of a batch disagree on whose turn it is: {[turn and turn.player for turn in turns]}"
+            )
+        terms = _terms(come, [len(part) / len(batch) for part in parts])
+        del turns, turn, come
+        player.step(method, at, clip=clip, n_tiles=len(batch))
+        yield player.name, terms
+
+
+def train_method(
+    method: Method,
+    sampler: Sampler,
+    *,
+    spec: TrainingSpec,
+    seed: int,
+    device: torch.device,
+    watch: Watch,
+    choice: Choice | None,
+    resume: ResumeFolder,
+    history: History,
+    samples: Path,
+) -> dict[str, Tensor]:
+    """Train a method and return the finished model's tensors; goes on where resume files end.
+
+    Args:
+        method: As built.
+        sampler: Batches of this process.
+        spec: The protocol.
+        seed: Of the run.
+        device: Where to train.
+        watch: Validation tiles.
+        choice: The metric that chooses the checkpoint; None takes the last.
+        resume: Where this run's resume files lie.
+        history: Gets the loss terms.
+        samples: Folder of pictures.
+    """
+    method.to(device)
+    method.train()
+    if isinstance(method, Fits):
+        return _fit(method, sampler, spec=spec, device=device, watch=watch, samples=samples)
+    players = make_players(method, precision=spec.precision, device=device)
+    if not players:
+        raise HepipeError(f"run {history.run}: its model has neither players nor `fit`, so nothing can train")
+    start, best_step, best_value = 0, None, None
+    if (state := resume.load(device)) is not None:
+        start, best_step, best_value = state["step"], state["best_step"], state["best_value"]
+        method.load_state_dict(state["method"])
+        history.load(state["history"])
+        for name, player in players.items():
+            player.load(state["players"][name])
+    meter = Meter(name=history.run, start=start, n_steps=spec.n_steps)
+    if start:
+        meter.say(f"goes on from step {start}")
+    for step, loaded in enumerate(batches(sampler, start=start, stop=spec.n_steps, workers=spec.workers), start):
+        at = Progress(step, spec.n_steps, sampler.steps_per_epoch)
+        batch = loaded.to(device)
+        torch.manual_seed(step_seed(seed, step, sampler.rank))
+        pieces = min(spec.accumulation, len(batch))
+        for player_name, terms in iterate(method, batch, at, players, pieces=pieces, precision=spec.precision):
+            history.note(step, {f"{player_name}.{term}": value for term, value in terms.items()})
+
+        done = step + 1
+        finished = done == spec.n_steps
+        saving = finished or done % spec.checkpoint_every == 0
+        if saving or done % spec.log_every == 0:
+            meter.terms(history.flush(done))
+            rates = {f"{name}.rate": float(p.optimizer.param_groups[0]["lr"]) for name, p in players.items()}
+            history.add(done, "train", rates)
+        if choice is not None and rank() == 0 and (finished or done % spec.select.every == 0):
+            value = watch.measure(method, choice)
+            history.add(done, "val", {spec.select.metric: value})
+            if is_better(value, best_value, select=spec.select, choice=choice):
+                best_step, best_value = done, value
+                resume.save_best(done, finished_state(method))
+        if rank() == 0 and (finished or done % spec.sample_every == 0):
+            watch.picture(method, samples / f"step-{done:06d}.png")
+        if saving:
+            state = {
+                "method": method.state_dict(),
+                "players": {name: player.state() for name, player in players.items()},
+                "history": history.state(),
+                "best_step": best_step,
+                "best_value": best_value,
+            }
+            resume.save(done, state, best_step=best_step)
+        meter.tick(done, sampler.batch_size)
+    meter.close()
+    wait_for_all()
+    return finished_state(method) if best_step is None else resume.load_best(best_step)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's generators for one iteration of one process."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:7], "big")
+
+
+def _fit(
+    method: Any, sampler: Sampler, *, spec: TrainingSpec, device: torch.device, watch: Watch, samples: Path
+) -> dict[str, Tensor]:
+    """Let a method without players see every training tile once, in whole crops of the sampler."""
+    tiles = (
+        batch.to(device) for batch in batches(sampler, start=0, stop=sampler.steps_per_epoch, workers=spec.workers)
+    )
+    method.fit(tiles)
+    if rank() == 0:
+        watch.picture(method, samples / "step-000000.png")
+    return finished_state(method)
+
+
+def _terms(turns: list[Turn], shares: list[float]) -> dict[str, Tensor]:
+    """Loss and logs of one turn, as means over the pieces' tiles."""
+    rows = [{"loss": turn.loss.detach(), **turn.logs} for turn in turns]
+    return {
+        name: torch.stack(
+            [row[name].detach().float().mean() * share for row, share in zip(rows, shares, strict=True)]
+        ).sum()
+        for name in rows[0]
+    }
