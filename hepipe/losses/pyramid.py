@@ -1,0 +1,97 @@
+"""L1 at several scales, in the two published forms, which differ in border, downsampling, range and total weight.
+
+`octave_l1`: Pyramid pix2pix (Liu et al., CVPR workshops 2022). `pooled_l1`: CSSP2P (Teixeira et al., DGM4MICCAI 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from hepipe.losses.precision import full_precision
+
+
+def gaussian_kernel(side: int, sigma: float) -> Float[Tensor, "k k"]:
+    """A square Gaussian that sums to 1, made in float64."""
+    distance = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+    line = torch.exp(-(distance**2) / (2 * sigma**2))
+    line = line / line.sum()
+    return torch.outer(line, line).float()
+
+
+def blur(
+    image: Float[Tensor, "b c h w"], kernel: Float[Tensor, "k k"], *, border: Literal["reflect", "zero"]
+) -> Float[Tensor, "b c h w"]:
+    """Every channel convolved with an odd kernel, at the same side."""
+    margin = kernel.shape[0] // 2
+    mode = "constant" if border == "zero" else "reflect"
+    with full_precision(image):
+        padded = F.pad(image.float(), (margin,) * 4, mode=mode)
+        weight = kernel.to(image.device, torch.float32).expand(image.shape[1], 1, -1, -1)
+        return F.conv2d(padded, weight, groups=image.shape[1])
+
+
+def octaves(
+    image: Float[Tensor, "b c h w"], n: int, *, blurs: int = 4, side: int = 3, sigma: float = 1.0
+) -> list[Float[Tensor, "b c _ _"]]:
+    """The image and n - 1 octaves below it: blurred four times, then every second pixel, the first kept."""
+    kernel = gaussian_kernel(side, sigma)
+    levels = [image.float()]
+    for _ in range(n - 1):
+        level = levels[-1]
+        for _ in range(blurs):
+            level = blur(level, kernel, border="reflect")
+        levels.append(level[:, :, ::2, ::2])
+    return levels
+
+
+def octave_l1(fake: Float[Tensor, "b c h w"], real: Float[Tensor, "b c h w"], n: int) -> Float[Tensor, " n"]:
+    """Mean absolute difference at each of n octaves, unweighted; gradients flow through all of them."""
+    pairs = zip(octaves(fake, n), octaves(real, n), strict=True)
+    return torch.stack([(a - b).abs().mean() for a, b in pairs])
+
+
+def pool_scale(
+    image: Float[Tensor, "b c h w"], *, blurs: int = 4, side: int = 3, sigma: float = 1.0
+) -> Float[Tensor, "b c h2 w2"]:
+    """The next scale of `pooled_l1`: blurs with zeros outside, then a 3x3 average of stride 2 that counts the zeros."""
+    kernel = gaussian_kernel(side, sigma)
+    for _ in range(blurs):
+        image = blur(image, kernel, border="zero")
+    return F.avg_pool2d(image, 3, stride=2, padding=1)
+
+
+def pooled_l1(
+    fake: Float[Tensor, "b c h w"],
+    real: Float[Tensor, "b c h w"],
+    *,
+    n: int = 4,
+    grad: Literal["all", "octave0"] = "all",
+) -> Float[Tensor, " n"]:
+    """Mean absolute difference at each of n scales, unweighted.
+
+    Args:
+        fake: Output.
+        real: Target.
+        n: Scales, the image itself the first.
+        grad: `octave0` builds the scales below the image without gradient, as the released code does; they then only
+            add a constant.
+    """
+    fake, real = fake.float(), real.float()
+    terms = [(fake - real).abs().mean()]
+    with torch.set_grad_enabled(grad == "all" and torch.is_grad_enabled()):
+        for _ in range(n - 1):
+            fake, real = pool_scale(fake), pool_scale(real)
+            terms.append((fake - real).abs().mean())
+    return torch.stack(terms)
+
+
+def weighted_mean(terms: Float[Tensor, " n"], weights: Sequence[float]) -> Float[Tensor, ""]:
+    """The terms averaged with these weights."""
+    factors = torch.tensor(weights, dtype=terms.dtype, device=terms.device)
+    return (terms * factors).sum() / factors.sum()

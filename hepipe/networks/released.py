@@ -1,0 +1,38 @@
+"""Authors' checkpoints: their tensor names turned into ours, with every mismatch said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from hepipe.errors import WeightsError
+
+
+def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str) -> None:
+    """Whether the names and shapes are those expected.
+
+    Raises:
+        WeightsError: Lists missing, unexpected and differently shaped tensors.
+    """
+    problems = {
+        "missing": sorted(expected.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} for {tuple(expected[name].shape)}"
+            for name in sorted(given.keys() & expected.keys())
+            if given[name].shape != expected[name].shape
+        ],
+    }
+    if any(problems.values()):
+        raise WeightsError(
+            f"{source}: " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+        )
+
+
+def without_prefix(state: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    """The same tensors under names that lost a wrapper's prefix, when every name has it."""
+    for prefix in prefixes:
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return dict(state)
