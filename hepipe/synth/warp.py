@@ -1,0 +1,118 @@
+"""The true transform between the two sections, and its inverse for drawing the IHC in its own frame."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from hepipe.geometry import Transform, apply_affine, scaling, translation
+from hepipe.synth.noise import blobs
+from hepipe.synth.plan import MPP, Placement, Plan
+
+FIELD_UM = 4.0
+"""Grid of the true displacement, µm: fine enough that its bilinear kinks stay below the inverse's error."""
+INVERSE_PX = 4
+"""The inverse is solved at every so many px of the IHC slide and interpolated between: 0.02 px at most off."""
+TAPER_UM = 60.0
+"""The displacement fades to 0 over this margin, so that it does not jump where the H&E slide ends."""
+
+
+def draw_transform(
+    plan: Plan, tissue_box: tuple[float, float, float, float], *, margin_px: float
+) -> tuple[Transform, tuple[int, int]]:
+    """The true `ihc_from_he` and the size (width, height) of an IHC canvas that holds the tissue.
+
+    Args:
+        plan: The case.
+        tissue_box: Left, top, right, bottom of the tissue on the H&E slide, px0.
+        margin_px: Glass around the tissue on the IHC slide.
+    """
+    field = _displacement(plan)
+    linear = _linear(plan.placement)
+    left, top, right, bottom = tissue_box
+    middle = translation(-(left + right) / 2, -(top + bottom) / 2)
+    corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
+    reach = np.abs(apply_affine(linear @ middle, corners)).max(axis=0)
+    reach += float(np.abs(field).max()) / MPP + margin_px
+    width, height = (int(np.ceil(2 * side)) for side in reach)
+    affine = translation(width / 2, height / 2) @ linear @ middle
+    return Transform(affine, MPP, MPP, field, FIELD_UM), (width, height)
+
+
+def aligned(side_px: int) -> tuple[Transform, tuple[int, int]]:
+    """The transform of a pair that needs none."""
+    return Transform(np.eye(3), MPP, MPP), (side_px, side_px)
+
+
+def invert(
+    transform: Transform, size: tuple[int, int], *, step_px: int = INVERSE_PX
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """For every px centre of the IHC slide its place (x, y) on the H&E slide, px0.
+
+    Solves he = affine⁻¹ (ihc - field(he)) by repeating it: the field's slope is far below 1, so the error shrinks
+    at least threefold a round.
+    """
+    width, height = size
+    backward = np.linalg.inv(transform.affine)
+    columns, rows = -(-width // step_px), -(-height // step_px)
+    y, x = np.mgrid[0:rows, 0:columns]
+    ihc = np.stack([(x.ravel() + 0.5) * step_px, (y.ravel() + 0.5) * step_px], axis=1)
+    start = apply_affine(backward, ihc)
+    he = start
+    for _ in range(12):
+        he = he + apply_affine(backward, ihc) - apply_affine(backward, transform(he))
+    shift = (he - start).astype(np.float32).reshape(rows, columns, 2)
+    # cv2.resize keeps the rectangle: coarse px i covers `step_px` fine ones, the convention of hepipe.geometry.
+    shift = cv2.resize(shift, (columns * step_px, rows * step_px), interpolation=cv2.INTER_LINEAR)[:height, :width]
+    px = np.arange(width, dtype=np.float64) + 0.5
+    py = np.arange(height, dtype=np.float64)[:, None] + 0.5
+    map_x = backward[0, 0] * px + backward[0, 1] * py + backward[0, 2] + shift[..., 0]
+    map_y = backward[1, 0] * px + backward[1, 1] * py + backward[1, 2] + shift[..., 1]
+    return map_x.astype(np.float32), map_y.astype(np.float32)
+
+
+def pull(
+    layer: Float[np.ndarray, "h w"],
+    map_x: Float[np.ndarray, "p q"],
+    map_y: Float[np.ndarray, "p q"],
+    *,
+    outside: float = 0.0,
+) -> Float[np.ndarray, "p q"]:
+    """A layer of the H&E frame read at the places that `invert` gave; one bicubic interpolation, never below 0."""
+    half = np.float32(0.5)  # cv2 counts from px centres
+    moved = cv2.remap(
+        layer, map_x - half, map_y - half, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=outside
+    )
+    return np.maximum(moved, 0, out=moved)
+
+
+def _linear(placement: Placement) -> Float[np.ndarray, "3 3"]:
+    turn = np.deg2rad(placement.degrees)
+    cosine, sine = np.cos(turn), np.sin(turn)
+    rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1.0]])
+    shear = np.array([[1, placement.shear, 0], [0, 1, 0], [0, 0, 1.0]])
+    mirror = scaling(-1.0 if placement.flip else 1.0, 1.0)
+    return np.asarray(rotation @ shear @ scaling(placement.scale) @ mirror)
+
+
+def _displacement(plan: Plan) -> Float[np.ndarray, "2 h w"]:
+    """Smooth noise of a quarter of the slide's length, and a few places that swelled; µm on the IHC slide."""
+    rng = plan.rng("warp")
+    side_um = plan.side_px * MPP
+    count = int(np.ceil(side_um / FIELD_UM))
+    shape = (count, count)
+    wave = max(side_um / 6, 120) / FIELD_UM
+    field = np.stack([blobs(rng, shape, wave), blobs(rng, shape, wave)])
+    field *= np.float32(min(plan.placement.warp_um, 0.12 * wave * FIELD_UM) / max(float(np.abs(field).max()), 1e-6))
+    y, x = (np.mgrid[0:count, 0:count].astype(np.float32) + np.float32(0.5)) * np.float32(FIELD_UM)
+    linear = _linear(plan.placement)[:2, :2]
+    for _ in range(3):
+        center = rng.uniform(0.25, 0.75, 2) * side_um
+        radius = rng.uniform(0.12, 0.2) * side_um
+        growth = plan.placement.swelling * np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * radius**2))
+        away = np.stack([x - center[0], y - center[1]]) * growth
+        field += np.einsum("ij,jhw->ihw", linear, away).astype(np.float32)
+    edge = np.minimum.reduce([x, y, side_um - x, side_um - y]) / TAPER_UM
+    field *= np.clip(edge, 0, 1) ** 2 * (3 - 2 * np.clip(edge, 0, 1))
+    return np.asarray(field, np.float32)
