@@ -1,0 +1,153 @@
+"""Commands about models: complete a run's configuration, train it, predict tiles, list what there is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hepipe.cli.options import InPath, OutPath, SpecJson
+
+PartOptions = Annotated[
+    list[str] | None, typer.Option("--part", help="NAME=FOLDER of the run that fills a part, or NAME=FILE of weights.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (resolve, train, predict, models):
+        app.command()(command)
+
+
+def resolve(run: Annotated[str, typer.Option(help="Name of the run.")], spec: SpecJson, config: OutPath) -> None:
+    """Complete and check a run's configuration."""
+    from hepipe.config import RunSpec
+    from hepipe.models.resolved import resolve_run, write_resolved
+
+    write_resolved(config, resolve_run(run, RunSpec.model_validate_json(spec)))
+
+
+def train(
+    config: InPath,
+    index: InPath,
+    card: InPath,
+    model: OutPath,
+    history: OutPath,
+    part: PartOptions = None,
+) -> None:
+    """Train one run; goes on from its last resume file. Under torchrun every process takes its share of a batch."""
+    from hepipe.dataset.index import read_card
+    from hepipe.models.resolved import read_resolved
+    from hepipe.training.train import train_run
+
+    run = read_resolved(config)
+    with _torch(run.training.threads, run.training.device):
+        train_run(
+            run,
+            index,
+            fingerprint=read_card(card).fingerprint,
+            part_places=_places(part),
+            model=model,
+            history=history,
+        )
+
+
+def predict(
+    config: InPath,
+    model: InPath,
+    index: InPath,
+    split: Annotated[str, typer.Option(help="train, val or test.")],
+    virtual: OutPath,
+    spec: SpecJson = "{}",
+    part: PartOptions = None,
+) -> None:
+    """Stain the H&E tiles of one split virtually."""
+    from typing import cast, get_args
+
+    from hepipe.config import EvaluationSpec, Split
+    from hepipe.dataset.tiles import SplitTiles
+    from hepipe.errors import ConfigError
+    from hepipe.inference.tiles import crop_of, predict_split
+    from hepipe.models.catalog import find_entry
+    from hepipe.models.finished import build_method, device_of, file_sha256, load_parts, load_state, read_state
+    from hepipe.models.resolved import read_resolved
+    from hepipe.stores.provenance import Provenance
+
+    if split not in get_args(Split):
+        raise ConfigError(f"--split {split}: {', '.join(get_args(Split))} expected")
+    run = read_resolved(config)
+    evaluation = EvaluationSpec.model_validate_json(spec)
+    tiles = SplitTiles(index, cast(Split, split), mpp=run.training.mpp)
+    entry = find_entry(run.model, where=f"runs.{run.name}.model")
+    crop_px = crop_of(entry, side_px=tiles.side_px, wanted_px=evaluation.tile_px) if tiles.rows else 0
+    if not tiles.rows:
+        typer.echo(f"split {split} holds no tile; the store of virtual tiles is empty", err=True)
+    device = device_of(run)
+    with _torch(run.training.threads, run.training.device):
+        method = build_method(run, load_parts(run, _places(part), training=False))
+        load_state(method, read_state(model), what=model.name)
+        predict_split(
+            method,
+            tiles,
+            virtual,
+            Provenance(
+                artefact="virtual",
+                subject=run.name,
+                spec={"crop_px": crop_px, "batch_size": evaluation.batch_size, "mpp": tiles.mpp, "split": split},
+                inputs={"model": file_sha256(model), "config": run.digest},
+            ),
+            crop_px=crop_px,
+            batch_size=evaluation.batch_size,
+            seed=run.seed,
+            device=device,
+        )
+
+
+def models() -> None:
+    """List the models, their presets and what they take."""
+    from hepipe.models.catalog import catalog
+
+    for entry in catalog().values():
+        typer.echo(f"{entry.name}  {entry.title}")
+        typer.echo(f"    {entry.pairing}; tiles: {entry.size_in_words()}; presets: {', '.join(entry.presets)}")
+        for preset in entry.presets:
+            takes = [*entry.needs_of(preset), *(f"part {part}" for part in entry.parts_of(preset))]
+            if takes:
+                typer.echo(f"    {preset} takes {', '.join(takes)}")
+
+
+def _places(options: list[str] | None) -> dict[str, Path]:
+    from hepipe.errors import ConfigError
+
+    places = {}
+    for option in options or []:
+        name, found, place = option.partition("=")
+        if not found or not place:
+            raise ConfigError(f"--part {option}: NAME=FOLDER expected")
+        places[name] = Path(place)
+    return places
+
+
+@contextlib.contextmanager
+def _torch(threads: int, device: str) -> Iterator[None]:
+    """Fixed numbers of threads, and the process group of torchrun when there is one."""
+    import cv2
+    import torch
+    from torch import distributed
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(threads)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()

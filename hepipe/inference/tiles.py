@@ -1,0 +1,63 @@
+"""Virtual tiles of a split, in the form of a tile store."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from hepipe.dataset.tiles import SplitTiles, rgb_from_tensor, tensor_from_rgb
+from hepipe.errors import StoreError
+from hepipe.inference.sweep import sweep
+from hepipe.models.catalog import Entry
+from hepipe.models.method import Method
+from hepipe.stores.arrays import TileWriter, whole
+from hepipe.stores.provenance import Provenance
+
+
+def crop_of(entry: Entry, *, side_px: int, wanted_px: int) -> int:
+    """Side of the crops that a model predicts tiles by.
+
+    Args:
+        entry: The model.
+        side_px: Of the tiles.
+        wanted_px: What the protocol asks for; 0 takes whole tiles, or the largest crops that the model takes.
+
+    Raises:
+        StoreError: The tiles are too small for the model.
+    """
+    crop = entry.largest(side_px) if wanted_px == 0 else wanted_px
+    if crop == 0 or crop > side_px or not entry.takes(crop):
+        raise StoreError(
+            f"tiles of {side_px} px cannot be predicted by crops of {wanted_px or side_px} px: "
+            f"{entry.name} takes {entry.size_in_words()}"
+        )
+    return crop
+
+
+def predict_split(
+    method: Method,
+    tiles: SplitTiles,
+    path: Path,
+    provenance: Provenance,
+    *,
+    crop_px: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> None:
+    """Write a split's virtual tiles, sorted by tile id, with the ids as attribute `tile_ids`."""
+    method.to(device)
+    method.train(False)
+    with whole(path) as beside:
+        writer = TileWriter(beside, provenance, mpp=tiles.mpp, tile_px=tiles.side_px, arrays={"virtual": 3})
+        writer.group.attrs["tile_ids"] = [row.tile_id for row in tiles.rows]
+        for start in tqdm(range(0, len(tiles), batch_size), desc="predict", disable=not sys.stderr.isatty()):
+            places = range(start, min(start + batch_size, len(tiles)))
+            he = torch.stack([tensor_from_rgb(tiles.rgb("he", place)) for place in places]).to(device)
+            ids = [tiles.rows[place].tile_id for place in places]
+            for virtual in sweep(method, he, ids, crop_px=crop_px, seed=seed):
+                writer.append(virtual=rgb_from_tensor(virtual))
+        writer.flush()

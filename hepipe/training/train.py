@@ -1,0 +1,96 @@
+"""One run from its record and a data set's index to a finished model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hepipe.dataset.tiles import Sampler, SplitTiles
+from hepipe.errors import StoreError
+from hepipe.models.finished import build_method, device_of, file_sha256, load_parts, write_finished
+from hepipe.models.ranks import n_ranks, rank, wait_for_all
+from hepipe.models.resolved import ResolvedRun
+from hepipe.stores.provenance import Provenance, digest
+from hepipe.training.history import History
+from hepipe.training.loop import train_method
+from hepipe.training.resume import ResumeFolder
+from hepipe.training.watch import Watch, find_choice
+
+
+def train_run(
+    run: ResolvedRun,
+    index: Path,
+    *,
+    fingerprint: str,
+    part_places: Mapping[str, Path],
+    model: Path,
+    history: Path,
+) -> None:
+    """Train and store the finished model and its history; side files lie in the model's folder.
+
+    Args:
+        run: The complete record.
+        index: Of the data set.
+        fingerprint: Of the data set; resume files of another one are not continued.
+        part_places: Part name to the folder of the run that fills it, or to a weights file.
+        model: Where the finished model goes.
+        history: Where the table of loss terms goes.
+
+    Raises:
+        StoreError: No training tile, or no validation tile for a metric to choose by.
+        ConfigError: A device, part or metric that is not there.
+    """
+    spec = run.training
+    device = device_of(run)
+    choice = find_choice(spec.select, crop_px=spec.crop_px, where=f"runs.{run.name}.training")
+    parts = load_parts(run, part_places, training=True)
+    tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb)
+    sampler = Sampler(
+        tiles,
+        batch_size=spec.batch_size,
+        crop_px=spec.crop_px,
+        flips=spec.flips,
+        seed=run.seed,
+        needs=run.needs,
+        unpaired=run.pairing == "unpaired",
+        rank=rank(),
+        n_ranks=n_ranks(),
+    )
+    held_out = SplitTiles(index, "val", mpp=spec.mpp, cache_mb=spec.cache_mb)
+    if not held_out.rows and choice is not None:
+        raise StoreError(
+            f"split val holds no tile, so {spec.select.metric} cannot choose the checkpoint of run {run.name}; "
+            "set training.select.metric to last or give val a share"
+        )
+    watch = Watch(
+        held_out if held_out.rows else tiles,
+        crop_px=spec.crop_px,
+        max_tiles=spec.select.max_tiles,
+        batch_size=spec.batch_size,
+        device=device,
+    )
+    inputs = {"dataset": fingerprint, "config": run.digest}
+    inputs |= {f"part:{name}": part.sha256 for name, part in parts.items()}
+    log = History(run.name, events=model.parent / "tensorboard" if spec.tensorboard and rank() == 0 else None)
+    resume = ResumeFolder(model.parent / "resume", key=digest(inputs), rank=rank(), n_ranks=n_ranks())
+    state = train_method(
+        build_method(run, parts),
+        sampler,
+        spec=spec,
+        seed=run.seed,
+        device=device,
+        watch=watch,
+        choice=choice,
+        resume=resume,
+        history=log,
+        samples=model.parent / "samples",
+    )
+    if rank() == 0:
+        provenance = Provenance(
+            artefact="model", subject=run.name, spec=run.model_dump(mode="json", exclude={"provenance"}), inputs=inputs
+        )
+        write_finished(model, state, provenance)
+        made = {**inputs, "model": file_sha256(model)}
+        log.write(history, provenance.model_copy(update={"artefact": "history", "inputs": made}))
+        resume.clear()
+    wait_for_all()
