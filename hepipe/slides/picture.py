@@ -67,7 +67,8 @@ def open_picture(path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance:
         SlideError: No mpp given, too large, not 8-bit RGB, or it does not decode.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Of large size, which is looked at below, and of metadata that nothing here uses.
+        warnings.simplefilter("ignore")
         try:
             image = Image.open(path, formats=("PNG", "JPEG", "TIFF"))
         except Image.DecompressionBombError:
