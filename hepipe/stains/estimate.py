@@ -70,6 +70,15 @@ def white_point(pixels: UInt8[np.ndarray, "n 3"]) -> Vector | None:
     return float(red), float(green), float(blue)
 
 
+def pooled(windows: Sequence[UInt8[np.ndarray, "h w 3"]], *, most: int = 4_000_000) -> UInt8[np.ndarray, "n 3"]:
+    """The pixels of all windows as one list, every k-th when there are more than `most`."""
+    if not windows:
+        return np.zeros((0, 3), np.uint8)
+    total = sum(window.shape[0] * window.shape[1] for window in windows)
+    step = -(-total // most)
+    return np.concatenate([window.reshape(-1, 3)[::step] for window in windows])
+
+
 def estimate(
     tissue: UInt8[np.ndarray, "n 3"], *, stain: Stain, spec: StainsSpec, white: Vector | None = None
 ) -> Estimate:

@@ -1,0 +1,294 @@
+"""From the tiles and verdicts of all cases to one index with splits, and the card that describes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from hepipe.config import Spec, Split, SplitsSpec
+from hepipe.dataset.fingerprint import fingerprint
+from hepipe.dataset.splits import SPLITS, Patient, assign
+from hepipe.errors import StoreError
+from hepipe.sheet import SCORES, Score
+from hepipe.status import CaseStatus, review
+from hepipe.stores.arrays import open_group, read_registered
+from hepipe.stores.cases import read_checked, read_stains
+from hepipe.stores.provenance import Provenance, digest
+from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table
+
+IMPORTED = "imported"
+
+
+class CardCase(Spec):
+    """What became of one case."""
+
+    case_id: str
+    patient_id: str | None
+    her2_score: Score | None
+    split: Split | None = Field(description="None where no tile is left.")
+    n_tiles: int
+    n_kept: int
+    status: CaseStatus
+
+
+class CardSplit(Spec):
+    """What a split holds, in kept tiles and those they come from."""
+
+    tiles: int
+    patients: int
+    cases: int
+    by_score: Mapping[str, int] = Field(description="Score to patients; to tiles where patients are unknown.")
+
+
+class DatasetCard(Spec):
+    """What a data set is."""
+
+    name: str
+    fingerprint: str
+    n_tiles: int
+    n_kept: int
+    cases: tuple[CardCase, ...]
+    splits: Mapping[Split, CardSplit]
+    warnings: tuple[str, ...]
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class CaseTiles:
+    """The tables of one case, or of a whole imported set.
+
+    Attributes:
+        case_id: Or `imported`.
+        patient_id: None for an import.
+        her2_score: None for an import, or where the sheet says nothing.
+        fixed: Split that the sheet asks for.
+        tiles: Rows of the tile table.
+        keep: Tile id to whether it passed.
+        status: The case's verdict after grading.
+        specs: Stage to the config section it ran with.
+        transform: Digest of the registration.
+    """
+
+    case_id: str
+    patient_id: str | None
+    her2_score: Score | None
+    fixed: Split | None
+    tiles: Sequence[Mapping[str, Any]]
+    keep: Mapping[str, bool]
+    status: CaseStatus
+    specs: Mapping[str, Any]
+    transform: str
+
+
+def read_case(folder: Path, case_id: str) -> CaseTiles:
+    """What the stages left of one case in a data set's results folder.
+
+    Raises:
+        StoreError: An artefact is missing, or tiles and verdicts are not of the same run.
+    """
+    tiles_path = folder / "tiles" / f"{case_id}.parquet"
+    verdict_path = folder / "verdict" / f"{case_id}.parquet"
+    tiles = read_table(tiles_path, TILES)
+    verdicts = read_table(verdict_path, VERDICTS)
+    keep = {row["tile_id"]: bool(row["keep"]) for row in verdicts}
+    if {row["tile_id"] for row in tiles} != keep.keys():
+        raise StoreError(f"{verdict_path}: verdicts on other tiles than {tiles_path.name} has; run grade_case again")
+    of_tiles, of_verdict = read_provenance(tiles_path), read_provenance(verdict_path)
+    of_stains = read_stains(folder / "stains" / f"{case_id}.json").provenance
+    specs = {made.artefact: made.spec for made in (of_stains, of_tiles, of_verdict)}
+    if case_id == IMPORTED:
+        return CaseTiles(case_id, None, None, None, tiles, keep, of_verdict.status, specs, "")
+    checked = read_checked(folder / "checked" / f"{case_id}.json")
+    registered = read_registered(folder / "registered" / f"{case_id}.zarr")
+    _, of_tissue = open_group(folder / "tissue" / f"{case_id}.zarr", "tissue")
+    specs |= {made.artefact: made.spec for made in (registered.provenance, of_tissue)}
+    return CaseTiles(
+        case_id,
+        checked.patient_id,
+        checked.her2_score,
+        checked.split,
+        tiles,
+        keep,
+        of_verdict.status,
+        specs,
+        registered.digest,
+    )
+
+
+def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[list[dict[str, Any]], DatasetCard]:
+    """The rows of the index (kept tiles by tile id) and the card.
+
+    Patients are divided by `spec`; an imported set keeps the splits it came with.
+    """
+    kept = {case.case_id: [tile for tile in case.tiles if case.keep[tile["tile_id"]]] for case in cases}
+    patients = _patients([case for case in cases if case.case_id != IMPORTED], kept)
+    chosen, warnings = assign(patients, spec)
+    rows = []
+    for case in cases:
+        for tile in kept[case.case_id]:
+            split = tile["source_split"] if case.case_id == IMPORTED else chosen[str(case.patient_id)]
+            rows.append({**tile, "store": f"tiles/{case.case_id}.zarr", "split": split})
+    rows.sort(key=lambda row: str(row["tile_id"]))
+    described = [_card_case(case, len(kept[case.case_id]), chosen) for case in cases if case.case_id != IMPORTED]
+    for case in cases:
+        if case.case_id == IMPORTED:
+            described += _imported_cases(case)
+            warnings += _import_warnings(case)
+    warnings += _pixels_shared(rows)
+    specs = {**_specs_used(cases), "splits": spec.model_dump(mode="json")}
+    transforms = {case.case_id: case.transform for case in cases if kept[case.case_id] and case.transform}
+    card = DatasetCard(
+        name=name,
+        fingerprint=fingerprint(rows, specs=specs, transforms=transforms),
+        n_tiles=sum(len(case.tiles) for case in cases),
+        n_kept=len(rows),
+        cases=tuple(sorted(described, key=lambda case: case.case_id)),
+        splits={split: _card_split([row for row in rows if row["split"] == split]) for split in SPLITS},
+        warnings=tuple(warnings if rows else ["no tile is kept in any case", *warnings]),
+        provenance=Provenance(
+            artefact="dataset", subject=name, spec=spec.model_dump(mode="json"), status=_status(cases)
+        ),
+    )
+    return rows, card
+
+
+def write_card(path: Path, card: DatasetCard) -> None:
+    """Store the card whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def read_card(path: Path) -> DatasetCard:
+    """A stored card.
+
+    Raises:
+        StoreError: Missing or of another version.
+    """
+    try:
+        return DatasetCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError) as error:
+        raise StoreError(f"{path}: not a readable card ({type(error).__name__}); run assemble again") from None
+
+
+def _patients(cases: Sequence[CaseTiles], kept: Mapping[str, Sequence[object]]) -> list[Patient]:
+    """Patients with at least one kept tile; the others need no split."""
+    found: dict[str, Patient] = {}
+    for case in cases:
+        if not kept[case.case_id]:
+            continue
+        own = frozenset[Score]() if case.her2_score is None else frozenset({case.her2_score})
+        patient_id = str(case.patient_id)
+        before = found.get(patient_id, Patient(patient_id, 0, frozenset(), None))
+        found[patient_id] = Patient(
+            patient_id,
+            before.tiles + len(kept[case.case_id]),
+            before.scores | own,
+            before.fixed or case.fixed,
+        )
+    return list(found.values())
+
+
+def _card_case(case: CaseTiles, n_kept: int, chosen: Mapping[str, Split]) -> CardCase:
+    return CardCase(
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        her2_score=case.her2_score,
+        split=chosen[str(case.patient_id)] if n_kept else None,
+        n_tiles=len(case.tiles),
+        n_kept=n_kept,
+        status=case.status,
+    )
+
+
+def _imported_cases(imported: CaseTiles) -> list[CardCase]:
+    """The cases that an imported set names; one case in two splits is listed in the split of its first tile."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for tile in imported.tiles:
+        if tile["case_id"] is not None:
+            groups.setdefault(tile["case_id"], []).append(tile)
+    described = []
+    for case_id, tiles in groups.items():
+        scores = {tile["her2_score"] for tile in tiles}
+        splits = [tile["source_split"] for tile in tiles if imported.keep[tile["tile_id"]]]
+        described.append(
+            CardCase(
+                case_id=case_id,
+                patient_id=tiles[0]["patient_id"],
+                her2_score=scores.pop() if len(scores) == 1 else None,
+                split=splits[0] if splits else None,
+                n_tiles=len(tiles),
+                n_kept=len(splits),
+                status=imported.status,
+            )
+        )
+    return described
+
+
+def _import_warnings(imported: CaseTiles) -> list[str]:
+    warnings = []
+    unknown = sum(tile["case_id"] is None for tile in imported.tiles)
+    if unknown:
+        warnings.append(f"cases unknown for {unknown} imported tiles: no interval over cases, no new split")
+    splits: dict[str, set[str]] = {}
+    for tile in imported.tiles:
+        if tile["case_id"] is not None:
+            splits.setdefault(tile["case_id"], set()).add(tile["source_split"])
+    shared = sorted(case_id for case_id, seen in splits.items() if len(seen) > 1)
+    if shared:
+        warnings.append(f"cases in more than one split of the imported set: {', '.join(shared)}")
+    return warnings
+
+
+def _pixels_shared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tiles of two splits with the same H&E pixels: a leak, whatever the ids say."""
+    first: dict[str, Mapping[str, Any]] = {}
+    warnings = []
+    for row in rows:
+        other = first.setdefault(row["he_sha256"], row)
+        if other["split"] != row["split"]:
+            warnings.append(
+                f"tile {row['tile_id']} ({row['split']}) has the pixels of {other['tile_id']} ({other['split']})"
+            )
+    return warnings[:20]
+
+
+def _card_split(rows: Sequence[Mapping[str, Any]]) -> CardSplit:
+    patients = {row["patient_id"] for row in rows} - {None}
+    cases = {row["case_id"] for row in rows} - {None}
+    key = "patient_id" if patients else "tile_id"
+    by_score = {
+        score: len({row[key] for row in rows if row["her2_score"] == score})
+        for score in [*SCORES, None]
+        if any(row["her2_score"] == score for row in rows)
+    }
+    return CardSplit(
+        tiles=len(rows),
+        patients=len(patients),
+        cases=len(cases),
+        by_score={"unknown" if score is None else score: count for score, count in by_score.items()},
+    )
+
+
+def _specs_used(cases: Sequence[CaseTiles]) -> dict[str, Any]:
+    """Each stage's distinct settings; several only when cases were made with different ones."""
+    used: dict[str, dict[str, Any]] = {}
+    for case in cases:
+        for stage, section in case.specs.items():
+            used.setdefault(stage, {})[digest(section)] = section
+    return {stage: [found[key] for key in sorted(found)] for stage, found in sorted(used.items())}
+
+
+def _status(cases: Sequence[CaseTiles]) -> CaseStatus:
+    worst = CaseStatus()
+    for case in cases:
+        # One failed case leaves a data set that can be used; the card names it.
+        own = case.status
+        worst = worst.then(review("dataset", f"case {case.case_id} failed: {own.reason}") if own.failed else own)
+    return worst

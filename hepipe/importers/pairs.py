@@ -1,0 +1,101 @@
+"""An opened tile set and its way into the store that tiles of slides take too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from hepipe.config import ImportSpec, Split
+from hepipe.errors import ConfigError
+from hepipe.importers.files import captured, read_scores
+from hepipe.stains.estimate import pooled
+from hepipe.stores.arrays import TileWriter
+from hepipe.tiling.cut import DabMask, Measure, finish_tile, hashes_and_measurements, in_order
+
+Pixels = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair of tiles.
+
+    Attributes:
+        split: Where the set puts it.
+        name: Of the file, with folders below the split, without suffix.
+        read: Decodes H&E and IHC.
+    """
+
+    split: Split
+    name: str
+    read: Callable[[], Pixels]
+
+    @property
+    def tile_id(self) -> str:
+        """As the tile table has it."""
+        return f"{self.split}/{self.name}"
+
+
+@dataclass(frozen=True)
+class TileSet:
+    """An opened tile set: pairs in a fixed order, the side of its tiles, names that had no partner."""
+
+    pairs: tuple[Pair, ...]
+    tile_px: int
+    dropped: tuple[str, ...]
+
+
+def sample_pixels(tiles: TileSet, count: int) -> Pixels:
+    """Pixels of at most `count` pairs spread over the set, one array per stain, for stain vectors."""
+    places = np.linspace(0, len(tiles.pairs) - 1, min(count, len(tiles.pairs))).astype(np.int64)
+    read = [tiles.pairs[place].read() for place in places]
+    return pooled([he for he, _ in read]), pooled([ihc for _, ihc in read])
+
+
+def import_tiles(
+    tiles: TileSet,
+    spec: ImportSpec,
+    *,
+    measures: Sequence[Measure],
+    dab_mask: DabMask,
+    store: TileWriter,
+    workers: int = 1,
+) -> list[dict[str, Any]]:
+    """Tiles into the store and their rows of the tile table, by split and name.
+
+    Raises:
+        ConfigError: A pattern of `spec` does not fit the names, or two tiles get the same id.
+    """
+    pairs = sorted(tiles.pairs, key=lambda pair: pair.tile_id)
+    ids = [pair.tile_id for pair in pairs]
+    if len(set(ids)) != len(ids):
+        twice = sorted({tile_id for tile_id in ids if ids.count(tile_id) > 1})
+        raise ConfigError(f"import: the same name in folder {spec.split} and outside of it: {', '.join(twice[:20])}")
+    scores = read_scores([pair.name for pair in pairs], spec.score_pattern)
+    cases = captured([pair.name for pair in pairs], spec.case_pattern, "case_pattern")
+    rows = []
+    done = in_order(lambda pair: finish_tile(*pair.read(), spec.mpp, measures, dab_mask, {}), pairs, workers=workers)
+    for pair, tile in zip(pairs, tqdm(done, "tiles", len(pairs), disable=None, unit="tile"), strict=True):
+        row = store.append(he=tile.he, ihc=tile.ihc, dab_mask=tile.dab_mask)
+        glass = max(tile.measurements["white_frac_he"], tile.measurements["white_frac_ihc"])
+        rows.append(
+            {
+                "tile_id": pair.tile_id,
+                "case_id": cases[pair.name],
+                "patient_id": cases[pair.name],
+                "row_in_store": row,
+                "x_px0": None,
+                "y_px0": None,
+                "mpp": spec.mpp,
+                "her2_score": scores[pair.name],
+                "marker": spec.marker,
+                "section": spec.section,
+                "source_split": pair.split,
+                "tissue_frac": 1.0 - glass,
+                **hashes_and_measurements(tile),
+            }
+        )
+    return rows
