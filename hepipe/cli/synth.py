@@ -27,3 +27,13 @@ def case(
     from hepipe.synth.case import write_case
 
     write_case(SynthSpec.model_validate_json(spec), number, folder)
+
+
+@synth_app.command()
+def pairs(folder: OutPath, spec: SpecJson = "{}") -> None:
+    """Write aligned tile pairs of further patients: HE/{train,val,test} and IHC/{train,val,test}."""
+    from hepipe.config import SynthSpec
+    from hepipe.synth.pairs import write_pairs
+
+    values = SynthSpec.model_validate_json(spec)
+    typer.echo(f"{write_pairs(values, folder)} pairs of {values.pair_px} px")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -103,7 +103,7 @@ def write_case(spec: SynthSpec, number: int, folder: Path) -> Drawn:
 def write_truth(path: Path, drawn: Drawn, *, spec: SynthSpec, subject: str) -> None:
     """Store what is known of a case because it was drawn; the layout stands in docs/synthetic-cohort.md."""
     plan, bio = drawn.plan, drawn.plan.biology
-    values = spec.model_dump(mode="json")
+    values = spec.model_dump(mode="json", exclude={"patients", "pairs", "pair_px"})  # none of them changes a case
     provenance = Provenance(artefact="truth", subject=subject, spec=values, inputs={"spec": digest(values)})
     with whole(path) as beside:
         group = write_group(
@@ -199,8 +199,6 @@ def _develop(
 
 def _with_control(plan: Plan, ihc: dict[str, Field]) -> dict[str, Field]:
     """The IHC with a strip of glass on its right that holds a small strongly stained control tissue."""
-    from dataclasses import replace
-
     side = round(260 / MPP)
     biology = replace(
         plan.biology, score="3+", grade=2.5, pieces=1, in_situ=False, tumour=0.85, strength_od=1.3, positive=0.97,

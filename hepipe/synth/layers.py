@@ -1,4 +1,4 @@
-"""What the section holds at every px of the H&E grid, before any stain is turned into colour: the truth is drawn here."""
+"""What the section holds at every px of the H&E grid, before any stain becomes colour: the truth is drawn here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from hepipe.synth.architecture import GRID_UM, Architecture, draw_architecture
 from hepipe.synth.cells import Cells, draw_nuclei, fibre_angle, place_cells
