@@ -1,1 +1,1 @@
-"""Files with trained weights: roles, manifest, hashes, safe loading."""
+"""Weight files by role: what is there, whether it is the right file, its tensors."""
