@@ -88,6 +88,7 @@ class Part:
     sha256: str
 
 
+@runtime_checkable
 class Method(Protocol):
     """A virtual-staining model that the loop can train.
 

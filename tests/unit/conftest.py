@@ -1,0 +1,69 @@
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hepipe.stores.arrays import TileWriter, whole
+from hepipe.stores.provenance import Provenance
+from hepipe.stores.tables import INDEX, write_table
+
+MakeIndex = Callable[..., Path]
+
+
+@pytest.fixture
+def make_index(tmp_path: Path) -> MakeIndex:
+    """A factory of data sets: tiles whose IHC is the H&E with inverted colours, so that there is something to learn."""
+
+    def make(
+        counts: Mapping[str, int],
+        *,
+        tile_px: int = 16,
+        mpp: float = 0.5,
+        masks: bool = True,
+        score: str | None = "2+",
+        folder: str = "set",
+    ) -> Path:
+        random = np.random.default_rng(5)
+        root = tmp_path / folder
+        arrays = {"he": 3, "ihc": 3} | ({"dab_mask": 0} if masks else {})
+        rows = []
+        with whole(root / "tiles" / "c.zarr") as beside:
+            writer = TileWriter(
+                beside, Provenance(artefact="tiles", subject="c"), mpp=mpp, tile_px=tile_px, arrays=arrays
+            )
+            for split, count in counts.items():
+                for number in range(count):
+                    colour = random.integers(40, 216, size=3)
+                    he = np.clip(colour + random.integers(-40, 41, size=(tile_px, tile_px, 3)), 0, 255).astype(np.uint8)
+                    tiles = {"he": he, "ihc": 255 - he}
+                    if masks:
+                        tiles["dab_mask"] = he[..., 0] > colour[0]
+                    row = writer.append(**tiles)
+                    rows.append(
+                        {
+                            "tile_id": f"{split}/{number:03d}",
+                            "case_id": "c",
+                            "patient_id": "p",
+                            "row_in_store": row,
+                            "x_px0": 0,
+                            "y_px0": 0,
+                            "mpp": mpp,
+                            "her2_score": score,
+                            "marker": "HER2",
+                            "section": "restained",
+                            "source_split": None,
+                            "tissue_frac": 1.0,
+                            "he_sha256": "",
+                            "ihc_sha256": "",
+                            "measurements": {},
+                            "store": "tiles/c.zarr",
+                            "split": split,
+                        }
+                    )
+            writer.flush()
+        index = root / "index.parquet"
+        write_table(rows, index, INDEX, Provenance(artefact="index", subject="set"))
+        return index
+
+    return make

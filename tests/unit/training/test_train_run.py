@@ -1,0 +1,179 @@
+import json
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hepipe.config import RunSpec, TrainingSpec
+from hepipe.dataset.index import CardSplit, DatasetCard, write_card
+from hepipe.errors import ConfigError, StoreError
+from hepipe.models.finished import read_finished_provenance, read_state
+from hepipe.models.resolved import read_resolved, resolve_run, write_resolved
+from hepipe.stores.arrays import TileStore
+from hepipe.stores.provenance import Provenance
+from hepipe.training.train import train_run
+
+TRAINING = {"n_steps": 4, "batch_size": 2, "crop_px": 8, "workers": 1, "threads": 1, "log_every": 2}
+
+
+def resolved(model="pixel_map", preset="tiny", **training):
+    spec = TrainingSpec.model_validate({**TRAINING, **training})
+    return resolve_run("r", RunSpec(model=model, preset=preset, dataset="set", training=spec))
+
+
+def run(made, index, folder):
+    train_run(
+        made,
+        index,
+        fingerprint="f",
+        part_places={},
+        model=folder / "model.safetensors",
+        history=folder / "history.parquet",
+    )
+    return read_state(folder / "model.safetensors")
+
+
+def test_a_run_leaves_model_and_history_that_name_their_data(make_index, tmp_path):
+    folder = tmp_path / "r"
+    made = resolved()
+    state = run(made, make_index({"train": 4, "val": 2}), folder)
+    assert state["map.0.weight"].shape == (8, 3, 1, 1)
+    provenance = read_finished_provenance(folder / "model.safetensors")
+    assert provenance.inputs == {"dataset": "f", "config": made.digest}
+    rows = pq.read_table(folder / "history.parquet").to_pylist()
+    assert {row["name"] for row in rows} == {"map.loss", "map.rate"}
+    assert sorted(path.name for path in folder.iterdir()) == ["history.parquet", "model.safetensors", "samples"]
+
+
+def test_the_same_run_twice_is_the_same_file(make_index, tmp_path):
+    index = make_index({"train": 4, "val": 2})
+    for name in ("a", "b"):
+        run(resolved(workers=0 if name == "a" else 3), index, tmp_path / name)
+    assert (tmp_path / "a/model.safetensors").read_bytes() != b""
+    a, b = (read_state(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_mean_colours_are_those_of_the_training_tiles(make_index, tmp_path):
+    index = make_index({"train": 4, "val": 2})
+    state = run(resolved("mean_colour", crop_px=16, flips=False), index, tmp_path / "r")
+    he = TileStore(index.parent / "tiles/c.zarr")
+    expected = sum(torch.from_numpy(he.read("ihc", row)).double().mean(dim=(0, 1)) for row in range(4)) / 4
+    torch.testing.assert_close(state["ihc"].double(), expected / 127.5 - 1, atol=1e-5, rtol=0)
+
+
+def test_an_empty_split_stops_a_training_with_its_name(make_index, tmp_path):
+    with pytest.raises(StoreError, match="split train holds no tile"):
+        run(resolved(), make_index({"val": 2}), tmp_path / "r")
+    with pytest.raises(StoreError, match="split val holds no tile, so mae cannot choose"):
+        run(resolved(select={"metric": "mae"}), make_index({"train": 2}), tmp_path / "r")
+
+
+def test_a_metric_without_its_weights_is_refused(make_index, tmp_path):
+    with pytest.raises(ConfigError, match=r"runs.r.training.select.metric: lpips needs network weights"):
+        run(resolved(select={"metric": "lpips"}), make_index({"train": 2}), tmp_path / "r")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_where_there_is_none_is_refused(make_index, tmp_path):
+    with pytest.raises(ConfigError, match=r"runs.r.training.device: cuda asked for"):
+        run(resolved(device="cuda"), make_index({"train": 2}), tmp_path / "r")
+
+
+def test_a_wrong_option_names_its_path():
+    spec = RunSpec(
+        model="pixel_map", preset="tiny", dataset="set", options={"widht": 3}, training=TrainingSpec(crop_px=8)
+    )
+    with pytest.raises(ConfigError, match=r"runs.r.options.widht: Extra inputs are not permitted"):
+        resolve_run("r", spec)
+
+
+def test_threads_and_cache_do_not_change_a_runs_digest_but_steps_do():
+    assert resolved(workers=0).digest == resolved(workers=3, cache_mb=1).digest
+    assert resolved().digest != resolved(n_steps=5).digest
+
+
+def test_a_record_survives_its_file(tmp_path):
+    made = resolved()
+    write_resolved(tmp_path / "config.json", made)
+    assert read_resolved(tmp_path / "config.json") == made
+    assert json.loads((tmp_path / "config.json").read_text())["config"] == {"width": 8, "learning_rate": 0.002}
+
+
+def card(folder):
+    split = CardSplit(tiles=1, patients=1, cases=1, by_score={})
+    provenance = Provenance(artefact="dataset", subject="set")
+    write_card(
+        folder / "dataset.json",
+        DatasetCard(
+            name="set",
+            fingerprint="abc",
+            n_tiles=1,
+            n_kept=1,
+            cases=(),
+            splits={"train": split},
+            warnings=(),
+            provenance=provenance,
+        ),
+    )
+    return folder / "dataset.json"
+
+
+def test_the_commands_go_from_a_run_spec_to_virtual_tiles(make_index, tmp_path):
+    import typer
+
+    from hepipe.cli import learn
+
+    app = typer.Typer()
+    learn.register(app)
+    index = make_index({"train": 3, "val": 1, "test": 2})
+    folder = tmp_path / "runs/r"
+    spec = RunSpec(model="pixel_map", preset="tiny", dataset="set", training=TrainingSpec.model_validate(TRAINING))
+    paths = {name: str(folder / name) for name in ("config.json", "model.safetensors", "history.parquet", "v.zarr")}
+
+    def hepipe(*words):
+        result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    hepipe("resolve", "--run", "r", "--spec", spec.model_dump_json(), "--config", paths["config.json"])
+    common = ["--config", paths["config.json"], "--index", index, "--model", paths["model.safetensors"]]
+    hepipe("train", *common, "--card", card(index.parent), "--history", paths["history.parquet"])
+    hepipe("predict", *common, "--split", "test", "--virtual", paths["v.zarr"])
+    store = TileStore(folder / "v.zarr", "virtual")
+    assert store.names() == ["virtual"]
+    assert store.group.attrs["tile_ids"] == ["test/000", "test/001"]
+    assert store.read("virtual", 0).shape == (16, 16, 3)
+    assert "pixel_map" in hepipe("models")
+
+
+TWO = """
+import sys, pathlib, torch
+from torch import distributed
+distributed.init_process_group("gloo")
+torch.set_num_threads(1)
+from hepipe.models.resolved import read_resolved
+from hepipe.training.train import train_run
+folder = pathlib.Path(sys.argv[2])
+train_run(read_resolved(folder / "config.json"), pathlib.Path(sys.argv[1]), fingerprint="f", part_places={},
+          model=folder / "model.safetensors", history=folder / "history.parquet")
+distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_with_uneven_shares_train_like_one(make_index, tmp_path):
+    index = make_index({"train": 5, "val": 2})
+    made = resolved(batch_size=3, n_steps=6)
+    one = run(made, index, tmp_path / "one")
+    folder = tmp_path / "two"
+    write_resolved(folder / "config.json", made)
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    subprocess.run([*launch, str(index), str(folder)], check=True, capture_output=True, timeout=120)
+    two = read_state(folder / "model.safetensors")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], atol=1e-4, rtol=0)
