@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hepipe.losses.precision import full_precision
-from hepipe.losses.pyramid import gaussian_kernel
+from hepipe.losses.pyramid import gaussian_line
 
 
 def shared_range(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, ""]:
@@ -44,11 +44,12 @@ def css(
     """
     with full_precision(a):
         a, b = a.float(), b.float()
-        kernel = gaussian_kernel(side, sigma) if window == "gaussian" else torch.full((side, side), 1 / side**2)
-        weight = kernel.to(a.device).expand(a.shape[1], 1, -1, -1)
+        line = gaussian_line(side, sigma) if window == "gaussian" else torch.full((side,), 1 / side)
+        line = line.to(a.device).expand(a.shape[1], 1, -1)
 
         def local_mean(x: Tensor) -> Tensor:
-            return F.conv2d(F.pad(x, (side // 2,) * 4, mode="reflect"), weight, groups=x.shape[1])
+            x = F.pad(x, (side // 2,) * 4, mode="reflect")
+            return F.conv2d(F.conv2d(x, line[..., None], groups=len(line)), line[:, :, None], groups=len(line))
 
         mean_a, mean_b = local_mean(a), local_mean(b)
         var_a = (local_mean(a * a) - mean_a**2).clamp(min=0)

@@ -16,12 +16,17 @@ from torch import Tensor
 from hepipe.losses.precision import full_precision
 
 
-def gaussian_kernel(side: int, sigma: float) -> Float[Tensor, "k k"]:
-    """A square Gaussian that sums to 1, made in float64."""
+def gaussian_line(side: int, sigma: float) -> Float[Tensor, " k"]:
+    """A Gaussian that sums to 1, made in float64."""
     distance = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
     line = torch.exp(-(distance**2) / (2 * sigma**2))
-    line = line / line.sum()
-    return torch.outer(line, line).float()
+    return (line / line.sum()).float()
+
+
+def gaussian_kernel(side: int, sigma: float) -> Float[Tensor, "k k"]:
+    """A square Gaussian that sums to 1."""
+    line = gaussian_line(side, sigma)
+    return torch.outer(line, line)
 
 
 def blur(

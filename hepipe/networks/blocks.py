@@ -50,20 +50,20 @@ class SpectralConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def _iterate(self) -> None:
-        with torch.autocast(self.weight.device.type, enabled=False):
-            matrix = self.weight.flatten(1)
-            self.v = F.normalize(matrix.t() @ self.u, dim=0, eps=1e-12)
-            self.u = F.normalize(matrix @ self.v, dim=0, eps=1e-12)
+        matrix = self.weight.flatten(1)
+        self.v = F.normalize(matrix.t() @ self.u, dim=0, eps=1e-12)
+        self.u = F.normalize(matrix @ self.v, dim=0, eps=1e-12)
 
     def normalized_weight(self) -> Float[Tensor, "o i k k"]:
         """The weight that the convolution uses."""
-        with torch.autocast(self.weight.device.type, enabled=False):
-            return self.weight / (self.u @ (self.weight.flatten(1) @ self.v))
+        return self.weight / (self.u @ (self.weight.flatten(1) @ self.v))
 
     def forward(self, input: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:  # noqa: A002, RUF100 (torch's name)
-        if self.training:
-            self._iterate()
-        return F.conv2d(input, self.normalized_weight(), self.bias, self.stride, self.padding)
+        with torch.autocast(input.device.type, enabled=False):
+            if self.training:
+                self._iterate()
+            weight = self.normalized_weight()
+        return F.conv2d(input, weight, self.bias, self.stride, self.padding)
 
 
 def conv_layer(

@@ -84,7 +84,7 @@ class Config(Spec):
         return self
 
 
-_SMALL = Config(backbone="resnet18", width=8, judge_width=8, judge_layers=3, pretrained=False)
+_SMALL = Config(backbone="resnet18", width=6, judge_width=4, judge_layers=3, pretrained=False)
 
 PRESETS = {
     "paper": Config(),
