@@ -195,6 +195,11 @@ def part_options(wildcards):
     )
 
 
+def run_threads(wildcards):
+    """The threads that the run's protocol names."""
+    return CONFIG.runs[wildcards.run].training.threads
+
+
 def run_gpus(wildcards):
     """How many GPUs a run's job asks for."""
     return int(CONFIG.runs[wildcards.run].training.device == "cuda")

@@ -12,7 +12,7 @@ rule predict_tiles:
         "results/benchmarks/predict_tiles/{run}/{dataset}-{split}.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 4
+    threads: run_threads
     resources:
         mem_mb=8000,
         gpu=run_gpus,

@@ -32,7 +32,7 @@ rule train:
         "results/benchmarks/train/{run}.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 4
+    threads: run_threads
     resources:
         mem_mb=16000,
         gpu=run_gpus,
