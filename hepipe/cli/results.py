@@ -1,0 +1,76 @@
+"""Commands about results: measure a run's virtual tiles, write the report."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hepipe.cli.options import InPath, OutPath, SpecJson
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (score, report):
+        app.command()(command)
+
+
+def score(
+    config: InPath,
+    dataset: Annotated[str, typer.Option(help="Name of the data set.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")],
+    index: InPath,
+    virtual: InPath,
+    scores: OutPath,
+    spec: SpecJson = "{}",
+) -> None:
+    """Measure the virtual tiles of one run on one split."""
+    import torch
+    from tqdm import tqdm
+
+    from hepipe.config import EvaluationSpec
+    from hepipe.evaluation.features import networks
+    from hepipe.evaluation.pairs import PairedTiles
+    from hepipe.evaluation.score import score_run
+    from hepipe.models.resolved import read_resolved
+    from hepipe.stores.provenance import Provenance, digest
+    from hepipe.stores.tables import SCORES, write_table
+
+    # One thread: the last digits of a convolution depend on their number.
+    torch.set_num_threads(1)
+    run = read_resolved(config)
+    evaluation = EvaluationSpec.model_validate_json(spec)
+    pairs = PairedTiles(index, split, virtual)
+    at_hand = networks()
+    rows = score_run(
+        tqdm(pairs, desc=f"score {run.name} on {dataset}/{split}", unit="tile", disable=not sys.stderr.isatty()),
+        run=run.name,
+        dataset=dataset,
+        split=split,
+        spec=evaluation,
+        networks=at_hand,
+    )
+    made_of = {"virtual": digest(pairs.predicted_with.model_dump(mode="json")), **at_hand.hashes}
+    provenance = Provenance(
+        artefact="scores", subject=run.name, spec=evaluation.model_dump(mode="json"), inputs=made_of
+    )
+    write_table(rows, scores, SCORES, provenance)
+    for reason in at_hand.missing.values():
+        typer.echo(reason, err=True)
+    typer.echo(f"{run.name} on {dataset}/{split}: {len(pairs)} tiles measured", err=True)
+
+
+def report(
+    results: InPath,
+    spec: SpecJson,
+    page: OutPath,
+    status: OutPath,
+    tables: OutPath,
+) -> None:
+    """Write one page on all data sets, cases and runs, the status table and every table as CSV."""
+    from hepipe.report.page import write_report
+    from hepipe.report.spec import ReportSpec
+
+    written = write_report(results, ReportSpec.model_validate_json(spec), page=page, status=status, tables=tables)
+    typer.echo(written, err=True)
