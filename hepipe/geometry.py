@@ -19,10 +19,11 @@ MPP_RANGE = (0.05, 20.0)
 class Box:
     """An axis-aligned rectangle: left, top, width, height, in the px of the frame its name says."""
 
-    x: float
-    y: float
-    width: float
-    height: float
+    # int beside float: the shape checker of the tests does not take one for the other.
+    x: float | int
+    y: float | int
+    width: float | int
+    height: float | int
 
     @property
     def right(self) -> float:
