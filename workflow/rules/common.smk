@@ -39,9 +39,12 @@ _python = (
     if workflow.deployment_settings.deployment_method
     else shlex.quote(sys.executable)
 )
+# Doubled braces: Snakemake formats the prefix once more.
+_path = shlex.quote(workflow.basedir)
 shell.prefix(
-    f'export PYTHONPATH={shlex.quote(workflow.basedir)}"${{PYTHONPATH:+:$PYTHONPATH}}";'
-    f' hepipe() {{ {_python} -m hepipe "$@"; }}; '
+    f"export PYTHONPATH={_path}"
+    '"${{PYTHONPATH:+:$PYTHONPATH}}"; '
+    "hepipe() {{ " + _python + ' -m hepipe "$@"; }}; '
 )
 
 
