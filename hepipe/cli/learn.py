@@ -12,9 +12,7 @@ import typer
 
 from hepipe.cli.options import InPath, OutPath, SpecJson
 
-PartOptions = Annotated[
-    list[str] | None, typer.Option("--part", help="NAME=FOLDER of the run that fills a part, or NAME=FILE of weights.")
-]
+PartOptions = Annotated[list[str] | None, typer.Option("--part", help="NAME=FOLDER of the run that fills a part.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +26,11 @@ def resolve(run: Annotated[str, typer.Option(help="Name of the run.")], spec: Sp
     from hepipe.config import RunSpec
     from hepipe.models.resolved import resolve_run, write_resolved
 
-    write_resolved(config, resolve_run(run, RunSpec.model_validate_json(spec)))
+    resolved = resolve_run(run, RunSpec.model_validate_json(spec))
+    for name, part in resolved.parts.items():
+        if part.absent:
+            typer.echo(f"run {run}: part {name} ({part.source or part.kind}) is absent; it starts untrained", err=True)
+    write_resolved(config, resolved)
 
 
 def train(
@@ -50,7 +52,7 @@ def train(
             run,
             index,
             fingerprint=read_card(card).fingerprint,
-            part_places=_places(part),
+            part_folders=_folders(part),
             model=model,
             history=history,
         )
@@ -88,7 +90,7 @@ def predict(
         typer.echo(f"split {split} holds no tile; the store of virtual tiles is empty", err=True)
     device = device_of(run)
     with _torch(run.training.threads, run.training.device):
-        method = build_method(run, load_parts(run, _places(part), training=False))
+        method = build_method(run, load_parts(run, _folders(part), training=False))
         load_state(method, read_state(model), what=model.name)
         predict_split(
             method,
@@ -120,16 +122,16 @@ def models() -> None:
                 typer.echo(f"    {preset} takes {', '.join(takes)}")
 
 
-def _places(options: list[str] | None) -> dict[str, Path]:
+def _folders(options: list[str] | None) -> dict[str, Path]:
     from hepipe.errors import ConfigError
 
-    places = {}
+    folders = {}
     for option in options or []:
-        name, found, place = option.partition("=")
-        if not found or not place:
+        name, found, folder = option.partition("=")
+        if not found or not folder:
             raise ConfigError(f"--part {option}: NAME=FOLDER expected")
-        places[name] = Path(place)
-    return places
+        folders[name] = Path(folder)
+    return folders
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from hepipe.errors import StoreError
 from hepipe.inference.sweep import sweep
 from hepipe.models.catalog import Entry
 from hepipe.models.method import Method
-from hepipe.stores.arrays import TileWriter, whole
+from hepipe.stores.arrays import TileWriter, whole, write_group
 from hepipe.stores.provenance import Provenance
 
 
@@ -48,10 +48,16 @@ def predict_split(
     seed: int,
     device: torch.device,
 ) -> None:
-    """Write a split's virtual tiles, sorted by tile id, with the ids as attribute `tile_ids`."""
+    """Write a split's virtual tiles, sorted by tile id, with the ids as attribute `tile_ids`.
+
+    An empty split gives a store without arrays.
+    """
     method.to(device)
     method.train(False)
     with whole(path) as beside:
+        if not tiles.rows:
+            write_group(beside, provenance, mpp=tiles.mpp, tile_px=0, tile_ids=[])
+            return
         writer = TileWriter(beside, provenance, mpp=tiles.mpp, tile_px=tiles.side_px, arrays={"virtual": 3})
         writer.group.attrs["tile_ids"] = [row.tile_id for row in tiles.rows]
         for start in tqdm(range(0, len(tiles), batch_size), desc="predict", disable=not sys.stderr.isatty()):

@@ -13,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hepipe.errors import ConfigError, StoreError
+from hepipe.errors import ConfigError, StoreError, WeightsError
 from hepipe.models.method import Method, Part
 from hepipe.models.resolved import ResolvedRun, read_resolved, zoo_module
 from hepipe.stores.provenance import Provenance
+from hepipe.weights.store import load, state
 
 _EXTRA = "_extra_state"
 """Last word of the key under which torch keeps a module's `get_extra_state`."""
@@ -31,29 +32,37 @@ def build_method(run: ResolvedRun, parts: Mapping[str, Part]) -> Method:
     return method
 
 
-def load_parts(run: ResolvedRun, places: Mapping[str, Path], *, training: bool) -> dict[str, Part]:
-    """The parts of a run: from the folder of the run that fills it, or from a weights file.
+def load_parts(run: ResolvedRun, folders: Mapping[str, Path], *, training: bool) -> dict[str, Part]:
+    """The parts of a run: from the folder of the run that fills it, or the weights file of its role.
 
     Prediction leaves out what is for training only.
 
     Raises:
-        ConfigError: A part has no place, or a place no part.
+        ConfigError: A part has no folder, or a folder no part.
+        WeightsError: A weights file is not the one that was there when the run was resolved.
     """
-    wanted = {name for name, part in run.parts.items() if not part.absent and (training or not part.training_only)}
-    if unknown := sorted(places.keys() - run.parts.keys()):
+    wanted = {
+        name: part for name, part in run.parts.items() if not part.absent and (training or not part.training_only)
+    }
+    if unknown := sorted(folders.keys() - run.parts.keys()):
         raise ConfigError(f"run {run.name}: {run.model} {run.preset} takes no part {', '.join(unknown)}")
-    if missing := sorted(wanted - places.keys()):
-        raise ConfigError(
-            f"run {run.name}: part {', '.join(missing)} not given; use --part NAME=RUN_FOLDER (or a weights file)"
-        )
+    runs = {name for name, part in wanted.items() if part.kind == "run"}
+    if missing := sorted(runs - folders.keys()):
+        raise ConfigError(f"run {run.name}: part {', '.join(missing)} not given; use --part NAME=RUN_FOLDER")
     parts = {}
-    for name in sorted(wanted):
-        if run.parts[name].kind == "weights":
-            parts[name] = Part(read_state(places[name]), {}, file_sha256(places[name]))
+    for name, part in sorted(wanted.items()):
+        if part.kind == "run":
+            path = folders[name] / "model.safetensors"
+            other = read_resolved(folders[name] / "config.json")
+            parts[name] = Part(read_state(path), dict(other.config), file_sha256(path))
             continue
-        path = places[name] / "model.safetensors"
-        other = read_resolved(places[name] / "config.json")
-        parts[name] = Part(read_state(path), dict(other.config), file_sha256(path))
+        found = state(part.source)
+        if found.sha256 != part.sha256:
+            raise WeightsError(
+                f"weights role {part.source} is {found.state} or another file than when run {run.name} was resolved; "
+                "resolve the run again"
+            )
+        parts[name] = Part(load(part.source), {}, part.sha256)
     return parts
 
 

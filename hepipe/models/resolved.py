@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError
 
 from hepipe.config import RunSpec, Spec, TrainingSpec
 from hepipe.errors import ConfigError, StoreError
-from hepipe.models.catalog import check_choice
+from hepipe.models.catalog import PartNeed, check_choice
 from hepipe.stores.provenance import Provenance, digest
+from hepipe.weights.store import find, state
 
 
 class ResolvedPart(Spec):
@@ -22,6 +23,7 @@ class ResolvedPart(Spec):
 
     kind: str = Field(description="run or weights.")
     source: str = Field("", description="Run name or weights role; empty when absent.")
+    sha256: str = Field("", description="Of the weights file; a run's is in the finished model's header.")
     training_only: bool = False
     absent: bool = Field(False, description="An optional part that the run does without.")
 
@@ -60,6 +62,7 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
 
     Raises:
         ConfigError: Unknown model, preset, part or option, or an option's value that its Config refuses.
+        WeightsError: A part's weights file is missing or not the right one.
     """
     where = f"runs.{name}"
     entry = check_choice(run, where=where)
@@ -72,10 +75,7 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
             for problem in error.errors()
         ]
         raise ConfigError("config:\n  " + "\n  ".join(problems)) from None
-    parts = {}
-    for part, need in entry.parts_of(run.preset).items():
-        source = run.parts.get(part, "" if need.optional else need.role)
-        parts[part] = ResolvedPart(kind=need.kind, source=source, training_only=need.training_only, absent=not source)
+    parts = {part: _resolve_part(run.parts.get(part), need) for part, need in entry.parts_of(run.preset).items()}
     return ResolvedRun(
         name=name,
         model=run.model,
@@ -89,6 +89,18 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
         needs=entry.needs_of(run.preset),
         provenance=Provenance(artefact="run", subject=name, spec=run.model_dump(mode="json")),
     )
+
+
+def _resolve_part(named: str | None, need: PartNeed) -> ResolvedPart:
+    """What fills a part; a weights role has the file that is there now, whose hash `train` expects to find again."""
+    if need.kind == "run":
+        return ResolvedPart(kind="run", source=named or "", training_only=need.training_only, absent=named is None)
+    role = named or need.role
+    found = state(role)
+    if found.state == "missing" and need.optional and named is None:
+        return ResolvedPart(kind="weights", source=role, training_only=need.training_only, absent=True)
+    find(role)  # raises when it is missing or not the file that the manifest means
+    return ResolvedPart(kind="weights", source=role, sha256=found.sha256, training_only=need.training_only)
 
 
 def write_resolved(path: Path, run: ResolvedRun) -> None:

@@ -22,7 +22,7 @@ def train_run(
     index: Path,
     *,
     fingerprint: str,
-    part_places: Mapping[str, Path],
+    part_folders: Mapping[str, Path],
     model: Path,
     history: Path,
 ) -> None:
@@ -32,7 +32,7 @@ def train_run(
         run: The complete record.
         index: Of the data set.
         fingerprint: Of the data set; resume files of another one are not continued.
-        part_places: Part name to the folder of the run that fills it, or to a weights file.
+        part_folders: Part name to the folder of the run that fills it.
         model: Where the finished model goes.
         history: Where the table of loss terms goes.
 
@@ -43,7 +43,7 @@ def train_run(
     spec = run.training
     device = device_of(run)
     choice = find_choice(spec.select, crop_px=spec.crop_px, where=f"runs.{run.name}.training")
-    parts = load_parts(run, part_places, training=True)
+    parts = load_parts(run, part_folders, training=True)
     tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb)
     sampler = Sampler(
         tiles,

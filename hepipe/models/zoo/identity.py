@@ -50,6 +50,8 @@ class Identity(nn.Module):
     def stain(
         self, tiles: Float[Tensor, "b 3 h w"], *, seeds: Int[Tensor, " b"], to: str = "ihc"
     ) -> Float[Tensor, "b 3 h w"]:
+        if to not in ("ihc", "he"):
+            raise ValueError(f"to is {to!r}; identity knows ihc and he only")
         return tiles.clone()
 
 

@@ -79,6 +79,8 @@ class MeanColour(nn.Module):
     def stain(
         self, tiles: Float[Tensor, "b 3 h w"], *, seeds: Int[Tensor, " b"], to: str = "ihc"
     ) -> Float[Tensor, "b 3 h w"]:
+        if to not in ("ihc", "he"):
+            raise ValueError(f"to is {to!r}; mean_colour knows ihc and he only")
         source, target = (self.he, self.ihc) if to == "ihc" else (self.ihc, self.he)
         if self.config.keep_structure:
             return (tiles + (target - source)[:, None, None]).clamp(-1, 1)

@@ -70,6 +70,8 @@ class PixelMap(nn.Module):
     def stain(
         self, tiles: Float[Tensor, "b 3 h w"], *, seeds: Int[Tensor, " b"], to: str = "ihc"
     ) -> Float[Tensor, "b 3 h w"]:
+        if to != "ihc":
+            raise ValueError(f"to is {to!r}; pixel_map stains H&E as ihc only")
         return self.map(tiles)
 
 

@@ -29,7 +29,7 @@ def run(made, index, folder):
         made,
         index,
         fingerprint="f",
-        part_places={},
+        part_folders={},
         model=folder / "model.safetensors",
         history=folder / "history.parquet",
     )
@@ -158,7 +158,7 @@ torch.set_num_threads(1)
 from hepipe.models.resolved import read_resolved
 from hepipe.training.train import train_run
 folder = pathlib.Path(sys.argv[2])
-train_run(read_resolved(folder / "config.json"), pathlib.Path(sys.argv[1]), fingerprint="f", part_places={},
+train_run(read_resolved(folder / "config.json"), pathlib.Path(sys.argv[1]), fingerprint="f", part_folders={},
           model=folder / "model.safetensors", history=folder / "history.parquet")
 distributed.destroy_process_group()
 """
