@@ -1,0 +1,117 @@
+"""Pyramid pix2pix."""
+
+from __future__ import annotations
+
+import torch
+from cases import Case, golden, leaf, near, near_gradient
+from golden_pix2pix import check_network
+
+from hepipe.dataset.batch import Batch
+from hepipe.losses.pyramid import blur, gaussian_kernel, octave_l1, octaves
+from hepipe.models.method import Progress
+from hepipe.models.zoo.pyramid_pix2pix import Config, PyramidPix2pix, from_released
+from hepipe.networks.resnet import ResnetGenerator
+
+LOSS = 1e-4
+RESAMPLED = 1e-5
+STEPS = 1e-3
+
+LOGS = {"G_GAN": "adversarial", "D_fake": "fake", "D_real": "real"}
+
+
+def generator_options(case: Case) -> dict[str, object]:
+    config = case.config
+    options = {"width": config["ngf"], "blocks": config["n_blocks"], "dropout": config["dropout"]}
+    return options | {"norm": config["norm"]}
+
+
+@golden("pyramid_pix2pix", "resnet_generator")
+def resnet_generator(case: Case) -> None:
+    config = case.config
+    network = ResnetGenerator(
+        width=config["ngf"],
+        n_blocks=config["n_blocks"],
+        norm=config["norm"],
+        dropout=float(config["dropout"]),
+        antialias=config["antialias"],
+    )
+    weights = {name: value for name, value in case.group("w/").items() if not name.endswith(".filt")}
+    if not config["antialias"]:  # the form of this model, so its loader takes it
+        weights = from_released(weights, network="generator", config=Config(**generator_options(case)))
+    network.load_state_dict(weights)
+    check_network(case, network)
+
+
+@golden("pyramid_pix2pix", "gaussian_octave")
+def gaussian_octave(case: Case) -> None:
+    config = case.config
+    assert config["border"] == "reflect"
+    side, sigma, blurs = config["kernel_size"], float(config["sigma"]), config["blurs_per_octave"]
+    kernel = gaussian_kernel(side, sigma)
+    near(kernel, case["kernel"], atol=RESAMPLED, what="kernel")
+    blurred = case["x"]
+    for i in range(blurs):
+        blurred = blur(blurred, kernel, border="reflect")
+        if f"blur{i + 1}" in case:
+            near(blurred, case[f"blur{i + 1}"], atol=RESAMPLED, what=f"blur{i + 1}")
+    names = sorted((name for name in case.arrays if name.startswith("octave")), key=lambda name: int(name[6:]))
+    levels = octaves(case["x"], int(names[-1][6:]), blurs=blurs, side=side, sigma=sigma)
+    for name in names:
+        near(levels[int(name[6:]) - 1], case[name], atol=RESAMPLED, what=name)
+
+
+@golden("pyramid_pix2pix", "pyramid_loss")
+def pyramid_loss(case: Case) -> None:
+    weights = torch.tensor(case.config["weights"], dtype=torch.float32)
+    fake = leaf(case["fake"])
+    terms = octave_l1(fake, case["real"], len(weights))
+    near(terms, case["terms_unweighted"], rtol=LOSS, what="terms")
+    total = (weights * terms).sum()
+    near(total, case["total"], rtol=LOSS, what="total")
+    total.backward()
+    near_gradient(fake.grad, case["grad_fake"])
+
+
+@golden("pyramid_pix2pix", "train_steps")
+def train_steps(case: Case) -> None:
+    config = case.config
+    assert config["arch"] == "resnet"
+    judge = case.group("d/")
+    options = Config(
+        **generator_options(case),
+        judge_width=config["ndf"],
+        judge_layers=sum(tensor.ndim == 4 for tensor in judge.values()) - 2,
+        gan=config["gan_mode"],
+        octave_weights=(config["lambda_L1"], *config["pyramid_weights"]),
+        lr=config["lr"],
+        betas=config["betas"],
+    )
+    method = PyramidPix2pix(options)
+    method.generator.load_state_dict(from_released(case.group("w/"), network="generator", config=options))
+    method.discriminator.load_state_dict(from_released(judge, network="discriminator", config=options))
+    players = {name: list(player.parameters()) for name, player in method.players().items()}
+    optimizers = {name: method.optimizer(name) for name in players}
+    for optimizer in optimizers.values():
+        optimizer.param_groups[0]["eps"] = config["adam_eps"]
+
+    batch = Batch(("a",) * len(case["A"]), case["A"], case["B"], ("her2",) * len(case["A"]))
+    assert method.training
+    outputs = []
+    method.generator.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    losses = []
+    for step in range(config["steps"]):
+        logs: dict[str, torch.Tensor] = {}
+        for turn in method.turns(batch, Progress(step, 1000, 1)):
+            turn.loss.backward(inputs=players[turn.player])
+            optimizers[turn.player].step()
+            optimizers[turn.player].zero_grad(set_to_none=True)
+            logs |= turn.logs
+        names = [LOGS.get(name, name.replace("G_L", "octave")) for name in config["loss_names"]]
+        losses.append([float(logs[name].detach()) for name in names])
+    near(outputs[0], case["fake_B_before_first_update"], atol=STEPS, what="first output")
+    near(losses, case["losses"], rtol=STEPS, what="losses")
+
+    seeds = torch.zeros(len(batch), dtype=torch.long)
+    # In this order: the pass in train mode moves the running statistics that the other reads.
+    near(method.generator(case["A"]), case["fake_B_after"], atol=STEPS, what="output after the steps")
+    near(method.stain(case["A"], seeds=seeds), case["fake_B_after_eval"], atol=STEPS, what="eval after the steps")
