@@ -46,18 +46,18 @@ class RegistrationSpec(Spec):
     """How the IHC slide is brought onto the H&E slide."""
 
     revision: Literal[1] = 1
-    chain: tuple[Literal["search", "affine", "deeperhistreg", "simpleitk", "landmarks", "identity"], ...] = Field(
-        ("search", "affine", "deeperhistreg"),
-        min_length=1,
-        description="Steps, each starting from the one before.",
-    )
+    chain: tuple[
+        Literal["search", "affine", "elastic", "deeperhistreg", "simpleitk", "landmarks", "identity"], ...
+    ] = Field(("search", "affine", "elastic"), min_length=1, description="Steps, each starting from the one before.")
     overview_px: int = Field(1024, ge=128, description="Longer side of the pictures that are registered, px.")
     threads: int = Field(1, ge=1, description="Threads of every numeric library: part of the result, so named here.")
     flips: bool = Field(True, description="Search mirrored starts too.")
     rotation_step_deg: float = Field(5.0, gt=0, le=45, description="Step of the start search over all rotations.")
-    levels: int = Field(5, ge=1, le=10, description="Pyramid levels of the non-rigid step.")
-    iterations: int = Field(30, ge=1, description="Iterations per level of the non-rigid step.")
-    alpha: float = Field(1.5, ge=0, description="Weight of the displacement's smoothness.")
+    smoothness: float = Field(4.0, ge=0, description="`elastic`: weight of the field's mean squared slope.")
+    levels: int = Field(5, ge=1, le=10, description="`deeperhistreg`: pyramid levels.")
+    iterations: int = Field(30, ge=1, description="`deeperhistreg`, `simpleitk`: iterations per level.")
+    alpha: float = Field(1.5, ge=0, description="`deeperhistreg`: weight of the displacement's smoothness.")
+    timeout_s: float = Field(3600.0, gt=0, description="`deeperhistreg`: its process is ended after this, seconds.")
     min_similarity: float = Field(0.12, description="Below this score the two slides do not belong together.")
     review_similarity: float = Field(0.25, description="Below this score a person should look at the pair.")
     min_tissue_dice: float = Field(0.4, ge=0, le=1, description="Least overlap of both tissue masks after warping.")
@@ -165,7 +165,7 @@ class ImportSpec(Spec):
 
     revision: Literal[1] = 1
     kind: Literal["folder", "aligned"] = Field(
-        description="folder: two folders, paired by name; aligned: A|B pictures."
+        description="folder: two folders, paired by name; aligned: H&E left, IHC right in one picture."
     )
     path: str = Field("", description="Folder of the set, relative to `data`. A path: it stays out of artefacts.")
     he: str = Field("HE", description="kind folder: folder of H&E tiles inside `path`.")

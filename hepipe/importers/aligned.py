@@ -29,6 +29,7 @@ def open_aligned(root: Path, spec: ImportSpec) -> TileSet:
         Pair(
             split=tile.split or spec.split,
             name=tile.name,
+            file_name=tile.path.name,
             read=lambda path=tile.path: _halves(path),  # type: ignore[misc]
         )
         for tile in found

@@ -37,6 +37,7 @@ def open_folders(root: Path, spec: ImportSpec) -> TileSet:
         Pair(
             split=one.split or spec.split,
             name=one.name,
+            file_name=one.path.name,
             read=lambda one=one, other=other: (read_picture(one.path), read_picture(other.path)),  # type: ignore[misc]
         )
         for one, other in found

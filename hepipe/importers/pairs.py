@@ -26,11 +26,13 @@ class Pair:
     Attributes:
         split: Where the set puts it.
         name: Of the file, with folders below the split, without suffix.
+        file_name: Of the (H&E) file, where patterns look for score and case.
         read: Decodes H&E and IHC.
     """
 
     split: Split
     name: str
+    file_name: str
     read: Callable[[], Pixels]
 
     @property
@@ -74,8 +76,8 @@ def import_tiles(
     if len(set(ids)) != len(ids):
         twice = sorted({tile_id for tile_id in ids if ids.count(tile_id) > 1})
         raise ConfigError(f"import: the same name in folder {spec.split} and outside of it: {', '.join(twice[:20])}")
-    scores = read_scores([pair.name for pair in pairs], spec.score_pattern)
-    cases = captured([pair.name for pair in pairs], spec.case_pattern, "case_pattern")
+    scores = read_scores([pair.file_name for pair in pairs], spec.score_pattern)
+    cases = captured([pair.file_name for pair in pairs], spec.case_pattern, "case_pattern")
     rows = []
     done = in_order(lambda pair: finish_tile(*pair.read(), spec.mpp, measures, dab_mask, {}), pairs, workers=workers)
     for pair, tile in zip(pairs, tqdm(done, "tiles", len(pairs), disable=None, unit="tile"), strict=True):
@@ -84,13 +86,13 @@ def import_tiles(
         rows.append(
             {
                 "tile_id": pair.tile_id,
-                "case_id": cases[pair.name],
-                "patient_id": cases[pair.name],
+                "case_id": cases[pair.file_name],
+                "patient_id": cases[pair.file_name],
                 "row_in_store": row,
                 "x_px0": None,
                 "y_px0": None,
                 "mpp": spec.mpp,
-                "her2_score": scores[pair.name],
+                "her2_score": scores[pair.file_name],
                 "marker": spec.marker,
                 "section": spec.section,
                 "source_split": pair.split,

@@ -23,7 +23,7 @@ def doubling(he: UInt8[np.ndarray, "h w 3"], ihc: UInt8[np.ndarray, "h w 3"], mp
 def echo(rgb: UInt8[np.ndarray, "h w 3"], mpp: float) -> float:
     """How far a peak between 4 and 20 µm stands out of the ring of its distance; nan for a flat tile.
 
-    An even mixture of a picture and its copy has an echo of 0.5; `a` parts of the copy to 1 - a give a(1-a)/(a²+(1-a)²).
+    An even mixture of a picture and its copy has the highest echo.
     """
     small, work_mpp = shrink(rgb, mpp, WORK_MPP)
     od = total_od(small)

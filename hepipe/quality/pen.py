@@ -37,5 +37,6 @@ def ink(rgb: UInt8[np.ndarray, "h w 3"], mpp: float) -> Bool[np.ndarray, "h w"]:
     blue_ink = (red > 1.15 * green) & (green > blue)
     black_ink = (od.min(-1) > 0.75 * od.max(-1)) & (level > 0.55)
     found = ((level > MIN_OD) & (green_ink | blue_ink)) | black_ink
-    opened = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_OPEN, disk(2 * SMOOTH_UM / mpp))
-    return opened.astype(bool)
+    opened: np.ndarray = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_OPEN, disk(2 * SMOOTH_UM / mpp))
+    inked: np.ndarray = opened.astype(bool)
+    return inked

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from hepipe.stains.deconvolution import optical_density
+from hepipe.stains.deconvolution import WHITE, optical_density
 
-TISSUE_OD = 0.08
-"""Mean optical density of three channels, low-passed: above is tissue. Glass lies below 0.04 in public scans."""
+TISSUE_OD = 0.03
+"""Mean optical density of three channels above the slide's white, low-passed: above is tissue. Unstained stroma of
+public HER2 slides has no more than 0.04."""
 
 
 def shrink(rgb: UInt8[np.ndarray, "h w 3"], mpp: float, wanted_mpp: float) -> tuple[UInt8[np.ndarray, "a b 3"], float]:
@@ -22,9 +25,9 @@ def shrink(rgb: UInt8[np.ndarray, "h w 3"], mpp: float, wanted_mpp: float) -> tu
     return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), mpp * factor
 
 
-def total_od(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+def total_od(rgb: UInt8[np.ndarray, "h w 3"], white: Sequence[float] = WHITE) -> Float32[np.ndarray, "h w"]:
     """Mean optical density of the three channels."""
-    mean: np.ndarray = cv2.transform(optical_density(rgb), np.full((1, 3), 1 / 3, np.float32))
+    mean: np.ndarray = cv2.transform(optical_density(rgb, white), np.full((1, 3), 1 / 3, np.float32))
     return mean
 
 

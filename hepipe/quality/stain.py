@@ -39,8 +39,8 @@ def stain_amounts(
     """
     h_he, eosin = of_he(he)
     haematoxylin, dab = of_ihc(ihc)
-    tissue_he = tissue_mask(total_od(he), mpp)
-    tissue = tissue_mask(total_od(ihc), mpp)
+    tissue_he = tissue_mask(total_od(he, of_he.white), mpp)
+    tissue = tissue_mask(total_od(ihc, of_ihc.white), mpp)
     n_he, n = max(1, int(tissue_he.sum())), max(1, int(tissue.sum()))
     shares = [float((tissue & (dab >= level)).sum()) / n for level in POSITIVE_OD]
     return {

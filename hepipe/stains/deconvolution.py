@@ -40,6 +40,7 @@ class Separator:
 
     Attributes:
         weights: A row per stain, from optical density.
+        white: What an empty slide shows, per channel.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Separator:
             stains: Which rows to return.
         """
         self.weights = np.ascontiguousarray(np.linalg.inv(matrix).T[list(stains)], np.float32)
+        self.white = tuple(white)
         self._table = density_table(white)
 
     def __call__(

@@ -1,0 +1,322 @@
+"""Commands from stains to the index: stains, tile, grade, import, assemble."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hepipe.cli.options import InPath, OutPath, SpecJson
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hepipe.config import StainsSpec
+    from hepipe.slides.reader import Slide
+    from hepipe.status import CaseStatus
+    from hepipe.stores.arrays import Registered, TissueMasks
+    from hepipe.stores.cases import CaseStains, CheckedCase, SlideStains
+    from hepipe.tiling.cut import DabMask, Measure
+
+# The file of a failed case may be missing, so these may not exist.
+SlidePath = Annotated[Path, typer.Option(help="The slide file.")]
+Workers = Annotated[int, typer.Option(min=1, help="Threads; the result is the same for any number.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (stains, tile, grade, assemble):
+        app.command()(command)
+    app.command("import")(import_set)
+
+
+def stains(
+    he: SlidePath,
+    ihc: SlidePath,
+    checked: InPath,
+    transform: InPath,
+    tissue: InPath,
+    stains: OutPath,
+    spec: SpecJson = "{}",
+) -> None:
+    """Find the stain vectors and white points of both slides from windows of their tissue."""
+    from hepipe.cli.pairs import open_pair
+    from hepipe.config import StainsSpec
+    from hepipe.errors import SlideError
+    from hepipe.status import failed
+    from hepipe.stores.arrays import read_registered, read_tissue
+    from hepipe.stores.cases import CaseStains, read_checked, write_stains
+    from hepipe.stores.provenance import Provenance
+
+    case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
+    wanted = StainsSpec.model_validate_json(spec)
+    status = _status(case, registered, masks)
+    found: dict[str, SlideStains] = {}
+    if not status.failed:
+        try:
+            with open_pair(he, ihc, case) as (he_slide, ihc_slide):
+                found = {
+                    "he": _slide_stains(he_slide, registered, masks, wanted),
+                    "ihc": _slide_stains(ihc_slide, registered, masks, wanted),
+                }
+        except SlideError as error:
+            status = failed("stains", error.reason)
+    provenance = Provenance(
+        artefact="stains",
+        subject=case.case_id,
+        spec=wanted.model_dump(mode="json"),
+        inputs=_inputs(case, registered),
+        status=status,
+    )
+    record = CaseStains(case_id=case.case_id, he=found.get("he"), ihc=found.get("ihc"), provenance=provenance)
+    write_stains(stains, record)
+    _say_stains(record)
+
+
+def tile(
+    he: SlidePath,
+    ihc: SlidePath,
+    checked: InPath,
+    transform: InPath,
+    tissue: InPath,
+    stains: InPath,
+    tiles: OutPath,
+    index: OutPath,
+    spec: SpecJson = "{}",
+    workers: Workers = 1,
+) -> None:
+    """Cut one registered pair into tiles, measured and hashed in one pass."""
+    from hepipe.cli.pairs import open_pair
+    from hepipe.config import TilingSpec
+    from hepipe.errors import SlideError
+    from hepipe.status import failed
+    from hepipe.stores.arrays import TileWriter, read_registered, read_tissue, whole, write_group
+    from hepipe.stores.cases import read_checked, read_stains
+    from hepipe.stores.provenance import Provenance, digest
+    from hepipe.stores.tables import TILES, write_table
+    from hepipe.tiling.cut import ARRAYS, cut_case, tissue_cells
+
+    case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
+    record = read_stains(stains)
+    tiling = TilingSpec.model_validate_json(spec)
+    provenance = Provenance(
+        artefact="tiles",
+        subject=case.case_id,
+        spec=tiling.model_dump(mode="json"),
+        inputs={**_inputs(case, registered), "stains": digest(record.model_dump(mode="json"))},
+        status=_status(case, registered, masks).then(record.provenance.status),
+    )
+    if not provenance.status.failed:
+        try:
+            with open_pair(he, ihc, case) as (he_slide, ihc_slide):
+                cells, most = tissue_cells(he_slide, masks, tiling)
+                if not cells:
+                    raise SlideError(
+                        he_slide.slide_id,
+                        f"no tile has {tiling.min_tissue_frac:.0%} tissue, the most is {most:.0%}; "
+                        "lower tiling.min_tissue_frac or tile_px",
+                    )
+                assert registered.ihc_from_he is not None
+                measures, dab_mask = _measures(record)
+                with whole(tiles) as beside:
+                    store = TileWriter(beside, provenance, mpp=tiling.mpp, tile_px=tiling.tile_px, arrays=ARRAYS)
+                    rows = cut_case(
+                        he_slide,
+                        ihc_slide,
+                        case=case,
+                        ihc_from_he=registered.ihc_from_he,
+                        cells=cells,
+                        spec=tiling,
+                        measures=measures,
+                        dab_mask=dab_mask,
+                        store=store,
+                        workers=workers,
+                    )
+                    store.flush()
+            write_table(rows, index, TILES, provenance)
+            typer.echo(f"case {case.case_id}: {len(rows)} tiles")
+            return
+        except SlideError as error:
+            provenance = provenance.model_copy(update={"status": failed("tiling", error.reason)})
+    with whole(tiles) as beside:
+        write_group(beside, provenance)
+    write_table([], index, TILES, provenance)
+    typer.echo(f"case {case.case_id}: failed at {provenance.status.stage}: {provenance.status.reason}")
+
+
+def grade(index: InPath, verdict: OutPath, spec: SpecJson = "{}") -> None:
+    """Say which tiles are kept and why the others are not, from the table alone."""
+    from hepipe.config import QualitySpec
+    from hepipe.quality.verdict import grade as grade_tiles
+    from hepipe.quality.verdict import grade_status
+    from hepipe.stores.provenance import Provenance
+    from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table, write_table
+
+    quality = QualitySpec.model_validate_json(spec)
+    made = read_provenance(index)
+    verdicts = grade_tiles(read_table(index, TILES), quality)
+    status = made.status.then(grade_status(verdicts, quality))
+    provenance = Provenance(
+        artefact="verdict",
+        subject=made.subject,
+        spec=quality.model_dump(mode="json"),
+        inputs=made.inputs,
+        status=status,
+    )
+    write_table(verdicts, verdict, VERDICTS, provenance)
+    kept = sum(row["keep"] for row in verdicts)
+    typer.echo(f"{made.subject}: {kept} of {len(verdicts)} tiles kept{'; ' + status.reason if status.reason else ''}")
+
+
+def import_set(
+    path: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of the set.")],
+    tiles: OutPath,
+    index: OutPath,
+    stains: OutPath,
+    spec: SpecJson,
+    stains_spec: SpecJson = "{}",
+    workers: Workers = 1,
+) -> None:
+    """Bring in a set of paired tiles made elsewhere, measured as our own."""
+    from hepipe.config import ImportSpec, StainsSpec
+    from hepipe.dataset.index import IMPORTED
+    from hepipe.importers.aligned import open_aligned
+    from hepipe.importers.folder import open_folders
+    from hepipe.importers.pairs import import_tiles, sample_pixels
+    from hepipe.stores.arrays import TileWriter, whole
+    from hepipe.stores.cases import CaseStains, write_stains
+    from hepipe.stores.provenance import Provenance, digest
+    from hepipe.stores.tables import TILES, write_table
+    from hepipe.tiling.cut import ARRAYS
+
+    wanted = ImportSpec.model_validate_json(spec)
+    staining = StainsSpec.model_validate_json(stains_spec)
+    found = open_folders(path, wanted) if wanted.kind == "folder" else open_aligned(path, wanted)
+    if found.dropped:
+        typer.echo(f"{len(found.dropped)} tiles without a partner are left out: {', '.join(found.dropped)}")
+    he, ihc = sample_pixels(found, staining.sample_tiles)
+    record = CaseStains(
+        case_id=IMPORTED,
+        he=_estimated(he, he, "he", staining),
+        ihc=_estimated(ihc, ihc, "ihc", staining),
+        provenance=Provenance(artefact="stains", subject=IMPORTED, spec=staining.model_dump(mode="json")),
+    )
+    provenance = Provenance(
+        artefact="tiles",
+        subject=IMPORTED,
+        spec=wanted.model_dump(mode="json", exclude={"path"}),
+        inputs={"stains": digest(record.model_dump(mode="json"))},
+    )
+    measures, dab_mask = _measures(record)
+    with whole(tiles) as beside:
+        store = TileWriter(beside, provenance, mpp=wanted.mpp, tile_px=found.tile_px, arrays=ARRAYS)
+        rows = import_tiles(found, wanted, measures=measures, dab_mask=dab_mask, store=store, workers=workers)
+        store.flush()
+    write_table(rows, index, TILES, provenance)
+    write_stains(stains, record)
+    _say_stains(record)
+    typer.echo(f"{len(rows)} tiles of {found.tile_px} px imported")
+
+
+def assemble(
+    folder: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Results folder of the data set.")],
+    cases: Annotated[str, typer.Option(help="Case ids with commas between, or `imported`.")],
+    index: OutPath,
+    card: OutPath,
+    spec: SpecJson = "{}",
+) -> None:
+    """Divide the patients, write the index of kept tiles and the card with its fingerprint."""
+    from hepipe.config import SplitsSpec
+    from hepipe.dataset.index import assemble as assemble_cases
+    from hepipe.dataset.index import read_case, write_card
+    from hepipe.stores.tables import INDEX, write_table
+
+    ids = [name for name in (part.strip() for part in cases.split(",")) if name]
+    rows, made = assemble_cases(
+        folder.name, [read_case(folder, name) for name in ids], SplitsSpec.model_validate_json(spec)
+    )
+    write_table(rows, index, INDEX, made.provenance)
+    write_card(card, made)
+    for split, part in made.splits.items():
+        scores = ", ".join(f"{score}: {count}" for score, count in part.by_score.items())
+        typer.echo(f"{split}: {part.tiles} tiles of {part.patients} patients ({scores})")
+    for warning in made.warnings:
+        typer.echo(f"warning: {warning}")
+
+
+def _status(case: CheckedCase, registered: Registered, masks: TissueMasks) -> CaseStatus:
+    return case.provenance.status.then(registered.provenance.status).then(masks.provenance.status)
+
+
+def _inputs(case: CheckedCase, registered: Registered) -> dict[str, str]:
+    slides = {"he": case.he, "ihc": case.ihc}
+    inputs = {name: facts.content_sha256 for name, facts in slides.items() if facts is not None}
+    return {**inputs, "transform": registered.digest} if registered.digest else inputs
+
+
+def _slide_stains(slide: Slide, registered: Registered, masks: TissueMasks, spec: StainsSpec) -> SlideStains:
+    from hepipe.tiling.sample import overview_pixels, tissue_pixels
+
+    transform = registered.ihc_from_he
+    assert transform is not None
+    is_he = slide.slide_id.endswith("-he")
+    tissue = tissue_pixels(
+        slide,
+        masks,
+        count=spec.sample_tiles,
+        fixed_mpp=transform.fixed_mpp,
+        moved=None if is_he else transform,
+    )
+    return _estimated(tissue, overview_pixels(slide), "he" if is_he else "ihc", spec)
+
+
+def _estimated(tissue: np.ndarray, whole: np.ndarray, stain: Literal["he", "ihc"], spec: StainsSpec) -> SlideStains:
+    import dataclasses
+
+    from hepipe.stains.estimate import estimate, white_point
+    from hepipe.stores.cases import SlideStains
+
+    white = white_point(whole) if spec.white == "auto" else None
+    return SlideStains.model_validate(dataclasses.asdict(estimate(tissue, stain=stain, spec=spec, white=white)))
+
+
+def _measures(record: CaseStains) -> tuple[list[Measure], DabMask]:
+    """Every measurement of a tile, and the DAB mask, with the stains of the case bound in."""
+    from hepipe.config import StainsSpec
+    from hepipe.quality.blur import blur
+    from hepipe.quality.bubble import bubble
+    from hepipe.quality.crease import crease
+    from hepipe.quality.doubling import doubling
+    from hepipe.quality.loss import loss
+    from hepipe.quality.misalignment import misalignment
+    from hepipe.quality.pen import pen
+    from hepipe.quality.shade import shade
+    from hepipe.quality.stain import stain_amounts
+    from hepipe.stains.dab import dab_mask
+    from hepipe.stains.deconvolution import Separator
+    from hepipe.stains.matrices import stain_matrix
+
+    assert record.he is not None
+    assert record.ihc is not None
+    spec = StainsSpec.model_validate(record.provenance.spec)
+    of_he = Separator(stain_matrix(record.he.first, record.he.second), record.he.white)
+    of_ihc = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white)
+    of_dab = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white, stains=(1,))
+
+    def mask(ihc: np.ndarray, mpp: float) -> np.ndarray:
+        return dab_mask(of_dab(ihc)[0], mpp=mpp, spec=spec)
+
+    amounts = functools.partial(stain_amounts, of_he=of_he, of_ihc=of_ihc)
+    lost = functools.partial(loss, white_he=of_he.white, white_ihc=of_ihc.white)
+    return [lost, pen, crease, bubble, shade, blur, doubling, misalignment, amounts], mask
+
+
+def _say_stains(record: CaseStains) -> None:
+    for name, slide in (("H&E", record.he), ("IHC", record.ihc)):
+        if slide is None:
+            typer.echo(f"{record.case_id}: failed at {record.provenance.status.stage}")
+            return
+        notes = "".join(f"; {note}" for note in slide.notes)
+        typer.echo(f"{record.case_id} {name}: {slide.method} vectors {slide.first}, {slide.second}{notes}")

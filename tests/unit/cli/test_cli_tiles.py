@@ -1,0 +1,209 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from hepipe.cli.app import app
+from hepipe.cli.tiles import register
+from hepipe.config import QualitySpec, StainsSpec, TilingSpec
+from hepipe.dataset.index import read_card
+from hepipe.geometry import identity
+from hepipe.status import failed
+from hepipe.stores.arrays import TileStore, write_registered, write_tissue
+from hepipe.stores.cases import CheckedCase, SlideFacts, read_stains, write_checked
+from hepipe.stores.provenance import Provenance
+from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table
+
+if "tile" not in {command.name or command.callback.__name__ for command in app.registered_commands}:
+    register(app)
+
+MPP = 2.0
+TILING = TilingSpec(mpp=MPP, tile_px=32).model_dump_json()
+OPEN = QualitySpec(limits={}).model_dump_json()
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def paint(path: Path, vectors: list[tuple[float, float, float]], seed: int) -> None:
+    """A slide of 160 px: 20 px of glass around spots of two stains."""
+    rng = np.random.default_rng(seed)
+    amounts = np.zeros((160, 160, 2))
+    amounts[20:140, 20:140] = rng.gamma(1.5, 0.25, (120, 120, 2)) * (rng.random((120, 120, 2)) < 0.5)
+    unit = np.array([np.array(v) / np.linalg.norm(v) for v in vectors])
+    rgb = 245 * 10 ** -(amounts @ unit)
+    cv2.imwrite(str(path), np.clip(np.rint(rgb), 0, 255).astype(np.uint8)[..., ::-1])
+
+
+class Folder:
+    """Artefacts of the stages before ours, and the paths of ours."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "set"
+        self.case("c1", "3+")
+
+    def case(self, case_id: str, score: str, *, status: object = None, seed: int = 1) -> None:
+        root = self.root
+        (root / "slides").mkdir(parents=True, exist_ok=True)
+        facts = {}
+        for stain, vectors in (
+            ("he", [(0.65, 0.7, 0.29), (0.2, 0.8, 0.55)]),
+            ("ihc", [(0.65, 0.7, 0.29), (0.27, 0.57, 0.78)]),
+        ):
+            paint(root / "slides" / f"{case_id}-{stain}.png", vectors, seed)
+            facts[stain] = SlideFacts(
+                slide_id=f"{case_id}-{stain}", reader="picture", format="picture", mpp=MPP, mpp_from="sheet",
+                size_px0=(160, 160), origin_px0=(0, 0), downsamples=(1.0,), tissue_mm2=0.05,
+                content_sha256=f"{seed}{stain}",
+            )  # fmt: skip
+
+        def made(artefact: str) -> Provenance:
+            return Provenance(artefact=artefact, subject=case_id, **({} if status is None else {"status": status}))
+
+        write_checked(
+            root / "checked" / f"{case_id}.json",
+            CheckedCase(
+                case_id=case_id, patient_id=f"p-{case_id}", marker="HER2", her2_score=score, section="restained",
+                he=facts["he"], ihc=facts["ihc"], provenance=made("checked"),
+            ),
+        )  # fmt: skip
+        known = None if status is not None else identity(fixed_mpp=MPP, moving_mpp=MPP)
+        write_registered(
+            root / "registered" / f"{case_id}.zarr",
+            made("registered"),
+            ihc_from_he=known,
+            he_from_ihc=known,
+            summary={},
+        )
+        mask = np.zeros((40, 40), bool)
+        mask[5:35, 5:35] = True
+        masks = {} if status is not None else {"tissue": mask}
+        write_tissue(root / "tissue" / f"{case_id}.zarr", made("tissue"), masks=masks, mpp=8.0, summary={})
+
+    def inputs(self, case_id: str) -> list[object]:
+        root = self.root
+        slides = [part for s in ("he", "ihc") for part in (f"--{s}", root / "slides" / f"{case_id}-{s}.png")]
+        return [
+            *slides, "--checked", root / "checked" / f"{case_id}.json", "--transform",
+            root / "registered" / f"{case_id}.zarr", "--tissue", root / "tissue" / f"{case_id}.zarr",
+        ]  # fmt: skip
+
+    def chain(self, case_id: str, *, workers: int = 1) -> str:
+        root = self.root
+        stains = root / "stains" / f"{case_id}.json"
+        index = root / "tiles" / f"{case_id}.parquet"
+        said = run("stains", *self.inputs(case_id), "--stains", stains)
+        said += run(
+            "tile", *self.inputs(case_id), "--stains", stains, "--tiles", root / "tiles" / f"{case_id}.zarr",
+            "--index", index, "--spec", TILING, "--workers", workers,
+        )  # fmt: skip
+        verdict = root / "verdict" / f"{case_id}.parquet"
+        return said + run("grade", "--index", index, "--verdict", verdict, "--spec", OPEN)
+
+    def assemble(self, *cases: str) -> str:
+        return run(
+            "assemble", "--folder", self.root, "--cases", ",".join(cases), "--index", self.root / "index.parquet",
+            "--card", self.root / "dataset.json",
+        )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def test_a_case_becomes_tiles_verdicts_and_an_index(folder):
+    folder.chain("c1")
+    rows = read_table(folder.root / "tiles" / "c1.parquet", TILES)
+    store = TileStore(folder.root / "tiles" / "c1.zarr")
+    assert len(rows) == len(store) == 9
+    assert store.read_mask("dab_mask", 4).any()
+    assert [row["row_in_store"] for row in rows] == list(range(9))
+    assert all(row["tissue_frac"] >= 0.6 for row in rows)
+    folder.assemble("c1")
+    index = read_table(folder.root / "index.parquet", INDEX)
+    assert [row["tile_id"] for row in index] == sorted(row["tile_id"] for row in rows)
+    assert (folder.root / index[0]["store"]).is_dir()
+    card = read_card(folder.root / "dataset.json")
+    assert (card.n_tiles, card.n_kept, card.cases[0].n_kept) == (9, 9, 9)
+
+
+def test_stored_tiles_are_the_slides_pixels(folder):
+    folder.chain("c1")
+    row = read_table(folder.root / "tiles" / "c1.parquet", TILES)[0]
+    slide = cv2.imread(str(folder.root / "slides" / "c1-ihc.png"))[..., ::-1]
+    x, y = row["x_px0"], row["y_px0"]
+    store = TileStore(folder.root / "tiles" / "c1.zarr")
+    np.testing.assert_array_equal(store.read("ihc", 0), slide[y : y + 32, x : x + 32])
+
+
+def test_the_number_of_workers_changes_nothing(folder):
+    folder.chain("c1")
+    rows = read_table(folder.root / "tiles" / "c1.parquet", TILES)
+    folder.assemble("c1")
+    first = read_card(folder.root / "dataset.json").fingerprint
+    folder.chain("c1", workers=4)
+    assert read_table(folder.root / "tiles" / "c1.parquet", TILES) == rows
+    folder.assemble("c1")
+    assert read_card(folder.root / "dataset.json").fingerprint == first
+
+
+def test_a_failed_case_passes_its_status_on_and_the_rest_completes(folder):
+    folder.case("c2", "0", status=failed("registration", "no overlap"), seed=2)
+    for stain in ("he", "ihc"):
+        (folder.root / "slides" / f"c2-{stain}.png").unlink()
+    folder.chain("c1")
+    folder.chain("c2")
+    assert read_stains(folder.root / "stains" / "c2.json").he is None
+    assert TileStore(folder.root / "tiles" / "c2.zarr").names() == []
+    assert read_table(folder.root / "verdict" / "c2.parquet", VERDICTS) == []
+    assert read_provenance(folder.root / "verdict" / "c2.parquet").status == failed("registration", "no overlap")
+    folder.assemble("c1", "c2")
+    card = read_card(folder.root / "dataset.json")
+    assert {case.case_id: case.status.state for case in card.cases} == {"c1": "ok", "c2": "failed"}
+    assert card.cases[1].split is None
+
+
+def test_too_fine_a_resolution_fails_the_case_not_the_run(folder):
+    root = folder.root
+    run("stains", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
+    run(
+        "tile", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json", "--tiles", root / "t.zarr",
+        "--index", root / "t.parquet", "--spec", '{"mpp": 0.5}',
+    )  # fmt: skip
+    status = read_provenance(root / "t.parquet").status
+    assert (status.state, status.stage) == ("failed", "tiling")
+    assert "level 0" in status.reason
+
+
+def test_a_case_without_a_tile_says_how_much_tissue_there_was(folder):
+    root = folder.root
+    run("stains", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
+    said = run(
+        "tile", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json", "--tiles", root / "t.zarr",
+        "--index", root / "t.parquet", "--spec", '{"mpp": 2, "tile_px": 160}',
+    )  # fmt: skip
+    assert "no tile has 60% tissue, the most is 56%" in said
+
+
+def test_artefacts_name_no_file(folder):
+    folder.chain("c1")
+    folder.assemble("c1")
+    texts = [(folder.root / "stains" / "c1.json").read_text(), (folder.root / "dataset.json").read_text()]
+    texts += [read_provenance(folder.root / "tiles" / "c1.parquet").model_dump_json()]
+    assert not any("c1-he.png" in text or str(folder.root) in text for text in texts)
+
+
+def test_the_stains_record_holds_what_it_was_made_with(folder):
+    folder.chain("c1")
+    record = read_stains(folder.root / "stains" / "c1.json")
+    assert record.provenance.spec == json.loads(StainsSpec().model_dump_json())
+    assert record.ihc is not None
+    assert record.ihc.dab_frac > 0.1
+    assert record.he.white == pytest.approx((245, 245, 245), abs=1)
