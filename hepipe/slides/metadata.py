@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
 import tifffile
 
@@ -33,6 +34,10 @@ FORMATS = frozenset(
     }
 )
 """Format families that may be named; whatever else a file calls itself is `other`."""
+
+
+UM_PER = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "inch": 25400.0}
+"""Units of length as OME-XML writes them; the two signs for micro are different characters."""
 
 
 def mpp_column(slide_id: str) -> str:
@@ -70,6 +75,23 @@ def accept_mpp(
     if abs(x - y) > MAX_ANISOTROPY * (x + y) / 2:
         raise SlideError(slide_id, f"the file states pixels of {x:.4g} x {y:.4g} µm, square ones expected; {remedy}")
     return (x + y) / 2, "file"
+
+
+def ome_mpp(path: Path) -> tuple[float | None, float | None]:
+    """µm per px along x and y as OME-XML states it, which neither openslide nor tiffslide reads; None for nothing."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            text = file.ome_metadata
+        pixels = None if text is None else ElementTree.fromstring(text).find(".//{*}Pixels")
+        if pixels is None:
+            return None, None
+        x, y = (
+            float(pixels.attrib[f"PhysicalSize{axis}"]) * UM_PER[pixels.attrib.get(f"PhysicalSize{axis}Unit", "µm")]
+            for axis in "XY"
+        )
+    except (tifffile.TiffFileError, ElementTree.ParseError, OSError, ValueError, LookupError, TypeError):
+        return None, None
+    return x, y
 
 
 def family(name: object) -> str:

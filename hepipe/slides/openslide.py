@@ -9,7 +9,7 @@ import openslide
 from jaxtyping import UInt8
 
 from hepipe.errors import SlideError
-from hepipe.slides.metadata import accept_mpp, family, refuse_other_samples
+from hepipe.slides.metadata import accept_mpp, family, ome_mpp, refuse_other_samples
 from hepipe.slides.picture import NotThisFormat
 from hepipe.slides.pyramid import PyramidSlide, on_white
 
@@ -20,16 +20,29 @@ class OpenSlideSlide(PyramidSlide):
     reader = "openslide"
 
     def __init__(
-        self, handle: openslide.OpenSlide, *, slide_id: str, mpp: float | None, mpp_tolerance: float = 0.01
+        self,
+        handle: openslide.OpenSlide,
+        *,
+        slide_id: str,
+        mpp: float | None,
+        ome: tuple[float | None, float | None] = (None, None),
+        mpp_tolerance: float = 0.01,
     ) -> None:
         """Take over an open handle.
+
+        Args:
+            handle: It is closed with the slide.
+            slide_id: As in the protocol.
+            mpp: From the slide sheet; overrides the file.
+            ome: µm per px as OME-XML states it, which wins over the resolution tags.
+            mpp_tolerance: How much finer than level 0 a read may ask.
 
         Raises:
             SlideError: No believable pixel size.
         """
         properties = handle.properties
         x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-        accepted, source = accept_mpp(slide_id, stated=(x, y), given=mpp)
+        accepted, source = accept_mpp(slide_id, stated=(x, y) if ome[0] is None else ome, given=mpp)
         super().__init__(
             slide_id,
             mpp=accepted,
@@ -74,7 +87,9 @@ def open_openslide(path: Path, *, slide_id: str, mpp: float | None, mpp_toleranc
         raise NotThisFormat from error
     try:
         refuse_other_samples(slide_id, path)
-        return OpenSlideSlide(handle, slide_id=slide_id, mpp=mpp, mpp_tolerance=mpp_tolerance)
+        is_plain = handle.properties.get("openslide.vendor") == "generic-tiff"
+        ome = ome_mpp(path) if is_plain else (None, None)
+        return OpenSlideSlide(handle, slide_id=slide_id, mpp=mpp, ome=ome, mpp_tolerance=mpp_tolerance)
     except SlideError:
         handle.close()
         raise

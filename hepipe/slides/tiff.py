@@ -13,7 +13,7 @@ import tiffslide
 from jaxtyping import UInt8
 
 from hepipe.errors import SlideError
-from hepipe.slides.metadata import accept_mpp, family, samples_reason
+from hepipe.slides.metadata import accept_mpp, family, ome_mpp, samples_reason
 from hepipe.slides.picture import NotThisFormat
 from hepipe.slides.pyramid import PyramidSlide, on_white
 
@@ -40,9 +40,22 @@ class TiffSlideSlide(PyramidSlide):
     reader = "tiffslide"
 
     def __init__(
-        self, handle: tiffslide.TiffSlide, *, slide_id: str, mpp: float | None, mpp_tolerance: float = 0.01
+        self,
+        handle: tiffslide.TiffSlide,
+        *,
+        slide_id: str,
+        mpp: float | None,
+        ome: tuple[float | None, float | None] = (None, None),
+        mpp_tolerance: float = 0.01,
     ) -> None:
         """Take over an open handle.
+
+        Args:
+            handle: It is closed with the slide.
+            slide_id: As in the protocol.
+            mpp: From the slide sheet; overrides the file.
+            ome: µm per px as OME-XML states it, which wins over the resolution tags.
+            mpp_tolerance: How much finer than level 0 a read may ask.
 
         Raises:
             SlideError: Not 8-bit RGB, or no believable pixel size.
@@ -61,7 +74,8 @@ class TiffSlideSlide(PyramidSlide):
                 slide_id,
                 f"one strip of {segment / 1e6:.0f} Mpx, which would be decoded whole; save it as a tiled TIFF pyramid",
             )
-        stated = (_number(properties.get("tiffslide.mpp-x")), _number(properties.get("tiffslide.mpp-y")))
+        tags = (_number(properties.get("tiffslide.mpp-x")), _number(properties.get("tiffslide.mpp-y")))
+        stated = tags if ome[0] is None else ome
         accepted, source = accept_mpp(slide_id, stated=stated, given=mpp)
         vendor = properties.get("tiffslide.vendor") or ("ome" if handle.ts_tifffile.is_ome else "generic-tiff")
         super().__init__(
@@ -112,7 +126,7 @@ def open_tiff(path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance: fl
             handle.close()
             raise NotThisFormat from error
         try:
-            return TiffSlideSlide(handle, slide_id=slide_id, mpp=mpp, mpp_tolerance=mpp_tolerance)
+            return TiffSlideSlide(handle, slide_id=slide_id, mpp=mpp, ome=ome_mpp(path), mpp_tolerance=mpp_tolerance)
         except SlideError:
             handle.close()
             raise

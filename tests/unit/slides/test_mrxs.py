@@ -1,0 +1,51 @@
+"""A MIRAX slide, whose canvas is mostly empty: its area with pixels, and what is transparent."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slide_files import halves, tissue_picture, write_mrxs
+
+from hepipe.geometry import Box
+from hepipe.slides.open import open_slide
+from hepipe.slides.reader import Slide
+
+
+@pytest.fixture
+def tile() -> np.ndarray:
+    return tissue_picture(64, 64)
+
+
+@pytest.fixture
+def slide(tmp_path: Path, tile: np.ndarray) -> Slide:
+    """Tiles in an L: of the four places of the used area, the lower left one is empty."""
+    write_mrxs(tmp_path / "a.mrxs", {(2, 2): tile, (3, 2): tile, (3, 3): tile}, across=6, down=4, mpp=0.5)
+    return open_slide(tmp_path / "a.mrxs", slide_id="c1-he")
+
+
+def test_only_the_area_with_pixels_is_the_slide(slide: Slide):
+    assert (slide.format, slide.reader, slide.mpp) == ("mirax", "openslide", 0.5)
+    assert slide.size_px0 == (128, 128)
+    assert slide.origin_px0 == (128, 128)
+
+
+def test_boxes_count_from_that_area(slide: Slide, tile: np.ndarray):
+    np.testing.assert_array_equal(slide.read(Box(0, 0, 64, 64), mpp=0.5, size=(64, 64)), tile)
+    np.testing.assert_array_equal(slide.read(Box(64, 64, 64, 64), mpp=0.5, size=(64, 64)), tile)
+
+
+def test_the_empty_place_is_white_though_the_file_fills_it_black(slide: Slide):
+    assert slide.read(Box(0, 64, 64, 64), mpp=0.5, size=(64, 64)).min() == 255
+    assert slide.read(Box(-500, -500, 64, 64), mpp=0.5, size=(64, 64)).min() == 255
+
+
+def test_the_second_level_starts_at_the_same_corner(slide: Slide, tile: np.ndarray):
+    assert slide.downsamples == (1.0, 2.0)
+    np.testing.assert_array_equal(slide.read(Box(0, 0, 64, 64), mpp=1.0, size=(32, 32)), halves(tile))
+
+
+def test_an_overview_shows_the_area_with_pixels(slide: Slide):
+    overview, mpp = slide.overview(max_px=128)
+    assert overview.shape == (128, 128, 3)
+    assert mpp == 0.5
+    assert overview[64:, :64].min() == 255
