@@ -1,0 +1,130 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from hepipe.config import TilingSpec
+from hepipe.geometry import Transform, identity, translation
+from hepipe.slides.picture import ArraySlide
+from hepipe.stores.arrays import TileStore, TileWriter, TissueMasks
+from hepipe.stores.cases import CheckedCase
+from hepipe.stores.provenance import Provenance
+from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, in_order, tissue_cells
+from hepipe.tiling.sample import WINDOW_PX, tissue_pixels
+
+SPEC = TilingSpec(mpp=1.0, tile_px=32, min_tissue_frac=0.5)
+MADE = Provenance(artefact="tiles", subject="c1")
+CASE = CheckedCase(case_id="c1", patient_id="p1", marker="HER2", her2_score="2+", section="restained", provenance=MADE)
+
+
+@pytest.fixture
+def slides():
+    rng = np.random.default_rng(0)
+    return [
+        ArraySlide(rng.integers(0, 255, (100, 130, 3), dtype=np.uint8), mpp=1.0, slide_id=f"c1-{stain}")
+        for stain in ("he", "ihc")
+    ]
+
+
+def masked(where):
+    tissue = np.zeros((25, 33), bool)
+    tissue[where] = True
+    return TissueMasks(Provenance(artefact="tissue", subject="c1"), tissue, 4.0)
+
+
+def cut(slides, tmp_path, transform, *, cells, workers=1):
+    store = TileWriter(tmp_path / f"{workers}.zarr", MADE, mpp=1.0, tile_px=32, arrays=ARRAYS)
+    rows = cut_case(
+        *slides,
+        case=CASE,
+        ihc_from_he=transform,
+        cells=cells,
+        spec=SPEC,
+        measures=[lambda he, ihc, mpp: {"he_mean": float(he.mean())}],
+        dab_mask=lambda ihc, mpp: ihc[..., 2] < 100,
+        store=store,
+        workers=workers,
+    )
+    store.flush()
+    return rows, TileStore(tmp_path / f"{workers}.zarr")
+
+
+def test_only_cells_with_tissue_are_kept_in_reading_order(slides):
+    cells, most = tissue_cells(slides[0], masked(np.s_[8:, 8:24]), SPEC)
+    assert [(cell.column, cell.row) for cell, _ in cells] == [(1, 1), (2, 1), (1, 2), (2, 2)]
+    assert most == 1.0
+
+
+def test_a_border_tile_is_filled_with_white_and_says_so(slides, tmp_path):
+    cells, _ = tissue_cells(slides[0], masked(np.s_[:, :]), SPEC.model_copy(update={"min_tissue_frac": 0.0}))
+    cells = [(cell, share) for cell, share in cells if cell.column == 4]
+    rows, store = cut(slides, tmp_path, identity(fixed_mpp=1.0, moving_mpp=1.0), cells=cells)
+    assert rows[0]["measurements"]["outside_frac_he"] == pytest.approx(30 / 32)
+    assert (store.read("he", 0)[:, 2:] == 255).all()
+    assert rows[0]["measurements"]["outside_frac_ihc"] == pytest.approx(30 / 32, abs=1 / 32)
+
+
+def test_the_ihc_is_read_through_the_transform(slides, tmp_path):
+    cells, _ = tissue_cells(slides[0], masked(np.s_[8:16, 8:16]), SPEC)
+    moved = Transform(translation(5.0, -3.0), 1.0, 1.0)
+    _, store = cut(slides, tmp_path, moved, cells=cells)
+    expected = slides[1]._array[32 - 3 : 64 - 3, 32 + 5 : 64 + 5]
+    np.testing.assert_array_equal(store.read("ihc", 0), expected)
+    np.testing.assert_array_equal(store.read_mask("dab_mask", 0), expected[..., 2] < 100)
+
+
+def test_workers_change_neither_rows_nor_their_order(slides, tmp_path):
+    cells, _ = tissue_cells(slides[0], masked(np.s_[:, :]), SPEC)
+    transform = identity(fixed_mpp=1.0, moving_mpp=1.0)
+    one, _ = cut(slides, tmp_path, transform, cells=cells, workers=1)
+    three, store = cut(slides, tmp_path, transform, cells=cells, workers=3)
+    assert one == three
+    assert [row["row_in_store"] for row in three] == list(range(len(store)))
+
+
+def test_two_measurements_may_not_share_a_name():
+    tile = np.zeros((8, 8, 3), np.uint8)
+    same = lambda he, ihc, mpp: {"x": 1.0}  # noqa: E731
+    with pytest.raises(AssertionError, match="x"):
+        finish_tile(tile, tile, 1.0, [same, same], lambda ihc, mpp: ihc[..., 0] > 0, {})
+
+
+def test_results_come_in_order_and_few_are_held():
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def work(item):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.002 * (5 - item % 5))
+        return item
+
+    seen = []
+    for result in in_order(work, list(range(30)), workers=2):
+        seen.append(result)
+        assert running[0] <= len(seen) + 4
+    assert seen == list(range(30))
+
+
+def test_an_error_of_one_tile_is_the_callers():
+    def work(item):
+        if item == 3:
+            raise ValueError("tile 3")
+        return item
+
+    with pytest.raises(ValueError, match="tile 3"):
+        list(in_order(work, list(range(10)), workers=2))
+
+
+def test_windows_of_the_ihc_follow_the_transform():
+    array = np.full((400, 400, 3), 255, np.uint8)
+    array[140:280, 160:300] = 90
+    slide = ArraySlide(array, mpp=1.0, slide_id="c1-ihc")
+    tissue = np.zeros((16, 16), bool)
+    tissue[:8, :8] = True
+    masks = TissueMasks(Provenance(artefact="tissue", subject="c1"), tissue, 16.0)
+    moved = Transform(translation(166.0, 146.0), 1.0, 1.0)
+    pixels = tissue_pixels(slide, masks, count=4, fixed_mpp=1.0, moved=moved)
+    assert pixels.shape == (WINDOW_PX**2, 3)
+    assert (pixels == 90).all()
