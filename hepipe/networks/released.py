@@ -36,3 +36,16 @@ def without_prefix(state: Mapping[str, Tensor], *prefixes: str) -> dict[str, Ten
         if state and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return dict(state)
+
+
+def spectral_name(released: str) -> str:
+    """Our name of a tensor that torch's spectral-norm hook left: the raw weight and its two singular vectors."""
+    for theirs, ours in (("weight_orig", "weight"), ("weight_u", "u"), ("weight_v", "v")):
+        if released.endswith(f".{theirs}"):
+            return released.removesuffix(theirs) + ours
+    return released
+
+
+def without_filters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors but the resampling kernels, which are constants here."""
+    return {name: tensor for name, tensor in state.items() if not name.endswith(".filt")}

@@ -18,6 +18,7 @@ from hepipe.models.zoo.cssp2p import (
     Config,
     Cssp2p,
     decoder_name,
+    discriminator_name,
     from_released,
     imagenet_from_unit,
     unit_from_imagenet,
@@ -116,14 +117,14 @@ def discriminator(case: Case) -> None:
         network.train()
         near(network(case["x"]), case[f"y_train{suffix}"], atol=FORWARD, what=f"y_train{suffix}")
         if suffix == "":
-            check_after(case, network.state_dict(), last=max(int(name.split(".")[1]) for name in network.state_dict()))
+            check_after(case, network.state_dict())
 
 
-def check_after(case: Case, state: dict[str, Tensor], *, last: int) -> None:
+def check_after(case: Case, state: dict[str, Tensor]) -> None:
     """Statistics and power iteration after one training pass, the latter up to its sign."""
+    last = max(int(name.split(".")[1]) for name in state)
     for name, expected in case.group("after/").items():
-        ours = name.replace("final_conv.", f"model.{last}.").replace("enc.", "model.")
-        actual = state[ours.replace("weight_u", "u").replace("weight_v", "v")]
+        actual = state[discriminator_name(name, last=last)]
         if "weight_" in name:
             actual = actual * torch.sign((actual * expected).sum())
         near(actual, expected, atol=FORWARD, what=name)

@@ -8,6 +8,7 @@ from torch import nn
 from hepipe.losses.adversarial import ADVERSARIAL
 from hepipe.models.schedules import linear_decay
 from hepipe.networks.patchgan import PatchDiscriminator, PixelDiscriminator
+from hepipe.networks.released import spectral_name, without_filters
 
 FORWARD = 1e-4
 LOSS = 1e-4
@@ -23,7 +24,7 @@ def check_network(case: Case, network: nn.Module, *, atol: float = FORWARD) -> N
         near(network(case["x"]), case["y_train"], atol=atol, what="y_train")
         state = network.state_dict()
         for name, expected in case.group("after/").items():
-            near(state[name], expected, atol=atol, what=name)
+            near(state[spectral_name(name)], expected, atol=atol, what=name)
 
 
 @golden("pix2pix", "patch_discriminator")
@@ -33,10 +34,10 @@ def patch_discriminator(case: Case) -> None:
         width=case.config["ndf"],
         n_layers=case.config["n_layers"],
         norm=case.config["norm"],
-        antialias=case.config["antialias"],
+        antialias=case.config.get("antialias", False),
         spectral=case.config.get("spectral_norm", False),
     )
-    network.load_state_dict({name: value for name, value in case.group("w/").items() if not name.endswith(".filt")})
+    network.load_state_dict({spectral_name(name): value for name, value in without_filters(case.group("w/")).items()})
     check_network(case, network)
 
 

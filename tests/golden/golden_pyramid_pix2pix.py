@@ -10,6 +10,7 @@ from hepipe.dataset.batch import Batch
 from hepipe.losses.pyramid import blur, gaussian_kernel, octave_l1, octaves
 from hepipe.models.method import Progress
 from hepipe.models.zoo.pyramid_pix2pix import Config, PyramidPix2pix, from_released
+from hepipe.networks.released import without_filters
 from hepipe.networks.resnet import ResnetGenerator
 
 LOSS = 1e-4
@@ -35,7 +36,7 @@ def resnet_generator(case: Case) -> None:
         dropout=float(config["dropout"]),
         antialias=config["antialias"],
     )
-    weights = {name: value for name, value in case.group("w/").items() if not name.endswith(".filt")}
+    weights = without_filters(case.group("w/"))
     if not config["antialias"]:  # the form of this model, so its loader takes it
         weights = from_released(weights, network="generator", config=Config(**generator_options(case)))
     network.load_state_dict(weights)
@@ -95,7 +96,7 @@ def train_steps(case: Case) -> None:
         optimizer.param_groups[0]["eps"] = config["adam_eps"]
 
     batch = Batch(("a",) * len(case["A"]), case["A"], case["B"], ("her2",) * len(case["A"]))
-    assert method.training
+    method.train(config["mode"].startswith("train"))
     outputs = []
     method.generator.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     losses = []

@@ -22,6 +22,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "row" not in metafunc.fixturenames:
         return
     folder, index = golden_folder(metafunc.config), golden_folder(metafunc.config) / "index.csv"
+    if not index.is_file() and metafunc.config.getoption("--golden-dir"):
+        raise pytest.UsageError(f"--golden-dir {folder}: no index.csv there")
     if not index.is_file():
         reason = f"no golden values in {folder.name}; give their folder as --golden-dir"
         rows = [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="absent")]

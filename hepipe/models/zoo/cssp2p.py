@@ -27,7 +27,7 @@ from hepipe.losses.css import css, css_loss, shared_range
 from hepipe.losses.pyramid import pooled_l1, weighted_mean
 from hepipe.models.method import Average, Method, Part, Progress, Turn
 from hepipe.networks.patchgan import PatchDiscriminator
-from hepipe.networks.released import check_tensors, without_prefix
+from hepipe.networks.released import check_tensors, spectral_name, without_prefix
 from hepipe.networks.resunet import Backbone, ResUnetGenerator
 
 PAIRING = "paired"
@@ -246,11 +246,7 @@ _DECODER_LAYERS = {
 
 def discriminator_name(released: str, *, last: int) -> str:
     """Our name of a discriminator's tensor; `last` is our number of the last convolution."""
-    name = released.replace("final_conv.", f"model.{last}.").replace("enc.", "model.")
-    for theirs, ours in (("weight_orig", "weight"), ("weight_u", "u"), ("weight_v", "v")):
-        if name.endswith(theirs):
-            return name.removesuffix(theirs) + ours
-    return name
+    return spectral_name(released.replace("final_conv.", f"model.{last}.").replace("enc.", "model."))
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:
