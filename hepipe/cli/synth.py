@@ -37,3 +37,24 @@ def pairs(folder: OutPath, spec: SpecJson = "{}") -> None:
 
     values = SynthSpec.model_validate_json(spec)
     typer.echo(f"{write_pairs(values, folder)} pairs of {values.pair_px} px")
+
+
+@synth_app.command()
+def probe(
+    spec: SpecJson = "{}",
+    tile_um: Annotated[float, typer.Option(help="Side of a tile, µm.")] = 128.0,
+) -> None:
+    """Print how well a linear probe on the nuclear truth of tiles predicts the score, patients held out."""
+    from hepipe.config import SynthSpec
+    from hepipe.sheet import SCORES
+    from hepipe.synth.probe import probe as run_probe
+
+    values = SynthSpec.model_validate_json(spec)
+    found = run_probe(values, tile_um=tile_um)
+    typer.echo(f"patients {values.patients}, tiles {found.n_tiles} of {tile_um:g} µm, one patient held out at a time")
+    typer.echo(f"accuracy of a tile     {found.accuracy:.3f}  (chance 0.25)")
+    typer.echo(f"right or one score off {found.within_one:.3f}")
+    typer.echo(f"accuracy of a patient  {found.case_accuracy:.3f}")
+    typer.echo("true \\ given  " + "".join(f"{score:>7}" for score in SCORES))
+    for score, counts in zip(SCORES, found.confusion, strict=True):
+        typer.echo(f"{score:>12}  " + "".join(f"{count:7d}" for count in counts))

@@ -30,6 +30,7 @@ class Architecture:
         in_situ: Ducts filled with tumour cells, their lumens taken out.
         normal: Benign epithelium, lumens taken out.
         hole: No substance: lumens, fat, vessels, clefts.
+        clear: Distance to the nearest hole.
         vessel: Vessels with their walls.
         blood: Red cells inside vessels.
         fat: Zones of adipose tissue.
@@ -43,6 +44,7 @@ class Architecture:
     in_situ: Field
     normal: Field
     hole: Field
+    clear: Field
     vessel: Field
     blood: Field
     fat: Field
@@ -68,15 +70,15 @@ def draw_architecture(plan: Plan, *, filled: bool = False) -> Architecture:
     zone = blobs(rng, shape, 90 / GRID_UM)
     level = float(np.quantile(zone[tissue > 0], 1 - bio.tumour))
     zone = (zone - level) * 60
-    size = 20 + 5 * bio.grade
-    nests = _warped(rng, blobs(rng, shape, size / GRID_UM), shape) - 0.15
+    size = 10 + 5 * bio.grade  # low grades grow as small tubules, high ones as solid sheets
+    nests = _warped(rng, blobs(rng, shape, size / GRID_UM), shape) - 0.3 + 0.15 * bio.grade
     nests = np.minimum(nests * size * 0.8, zone)
     nests = np.minimum(nests, tissue - 12)
-    nests = _signed(nests > 0)
+    nests = signed(nests > 0)
 
     gland = blobs(rng, shape, 30 / GRID_UM) + (1.15 - grade) * 0.9
-    lumen = np.minimum(nests - 13 + 2.5 * blobs(rng, shape, 6 / GRID_UM), gland * 12)
-    slit = np.minimum(_signed(np.abs(blobs(rng, shape, 45 / GRID_UM)) < 0.05) + 0.5, nests - 10)
+    lumen = np.minimum(nests - 11.5 + 2 * blobs(rng, shape, 6 / GRID_UM), gland * 12)
+    slit = np.minimum(signed(np.abs(blobs(rng, shape, 45 / GRID_UM)) < 0.04), nests - 10)
     lumen = np.maximum(lumen, np.minimum(slit, gland * 6))
 
     in_situ, ducts_lumen = _empty(shape), _empty(shape)
@@ -90,7 +92,7 @@ def draw_architecture(plan: Plan, *, filled: bool = False) -> Architecture:
     )
     fat, fat_hole = _fat(rng, shape, tissue, np.maximum.reduce([nests, in_situ, normal, vessel]) + 14)
     lumen = np.minimum(lumen, nests)
-    cleft = np.minimum(2.2 - np.abs(nests + 2.6), (blobs(rng, shape, 25 / GRID_UM) - 0.75) * 8)
+    cleft = np.minimum(1.7 - np.abs(nests + 2.4), (blobs(rng, shape, 20 / GRID_UM) - 0.95) * 8)
     hole = np.maximum.reduce([lumen, ducts_lumen, acini_lumen, vessel_lumen, fat_hole, cleft])
     return Architecture(
         tissue=tissue,
@@ -98,6 +100,7 @@ def draw_architecture(plan: Plan, *, filled: bool = False) -> Architecture:
         in_situ=np.minimum(in_situ, -ducts_lumen),
         normal=np.minimum(normal, -acini_lumen),
         hole=hole,
+        clear=-signed(hole > 0),
         vessel=vessel,
         blood=blood,
         fat=fat,
@@ -111,10 +114,11 @@ def _empty(shape: tuple[int, int]) -> Field:
     return np.full(shape, -1000, np.float32)
 
 
-def _signed(mask: Bool[np.ndarray, "h w"]) -> Field:
+def signed(mask: Bool[np.ndarray, "h w"]) -> Field:
     """Distance to the mask's border in µm, negative outside, its stairs smoothed away."""
-    inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-    outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    # clipped: without any border the distance is a huge number that depends on the library
+    inside = np.minimum(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5), 1000)
+    outside = np.minimum(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5), 1000)
     return np.asarray(cv2.GaussianBlur((inside - outside) * np.float32(GRID_UM), (0, 0), 1.0), np.float32)
 
 
@@ -149,8 +153,8 @@ def _waves(rng: np.random.Generator, strength: float, count: int) -> Float[np.nd
 def _outline(rng: np.random.Generator, shape: tuple[int, int], pieces: int) -> Field:
     """One to three irregular pieces with glass around them."""
     side = shape[0]
-    places = {1: [(0.5, 0.5, 0.365)], 2: [(0.33, 0.36, 0.245), (0.67, 0.66, 0.225)]}.get(
-        pieces, [(0.31, 0.33, 0.22), (0.7, 0.36, 0.185), (0.5, 0.73, 0.2)]
+    places = {1: [(0.5, 0.5, 0.365)], 2: [(0.31, 0.35, 0.23), (0.69, 0.67, 0.21)]}.get(
+        pieces, [(0.3, 0.33, 0.19), (0.71, 0.34, 0.17), (0.5, 0.74, 0.18)]
     )
     outline = _empty(shape)
     for x, y, radius in places:
@@ -159,15 +163,15 @@ def _outline(rng: np.random.Generator, shape: tuple[int, int], pieces: int) -> F
             shape,
             center,
             radius * side,
-            aspect=float(rng.uniform(0.78, 0.9)),
+            aspect=float(rng.uniform(0.68 if pieces == 1 else 0.8, 0.92)),
             turn=float(rng.uniform(0, np.pi)),
-            waves=_waves(rng, 0.07, 6),
+            waves=_waves(rng, 0.09 if pieces == 1 else 0.05, 7),
         )
         outline = np.maximum(outline, piece)
     ragged = 7 * blobs(rng, shape, 18 / GRID_UM) + 3 * blobs(rng, shape, 5 / GRID_UM)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     glass = np.minimum.reduce([x, y, side - 1 - x, side - 1 - y]) * np.float32(GRID_UM) - 30
-    return np.asarray(np.minimum(_signed(outline + ragged > 0), glass), np.float32)
+    return np.asarray(np.minimum(signed(outline + ragged > 0), glass), np.float32)
 
 
 def _in_situ_ducts(rng: np.random.Generator, shape: tuple[int, int], tissue: Field) -> tuple[Field, Field]:
@@ -256,10 +260,10 @@ def _fat(rng: np.random.Generator, shape: tuple[int, int], tissue: Field, keep_o
     y, x = np.mgrid[0 : shape[0] : spacing * 0.87, 0 : shape[1] : spacing]
     x = x + (np.arange(len(x)) % 2)[:, None] * spacing / 2
     seeds = np.stack([x.ravel(), y.ravel()], axis=1) + rng.normal(0, spacing * 0.13, (x.size, 2))
-    distances, _ = cKDTree(seeds).query(np.stack([columns, rows], axis=1), k=2)
-    to_wall = (distances[:, 1] - distances[:, 0]) / 2 * GRID_UM - 1.3
+    distances = np.asarray(cKDTree(seeds).query(np.stack([columns, rows], axis=1), k=2)[0])
+    to_wall = (distances[:, 1] - distances[:, 0]) / 2 * GRID_UM
     hole[rows, columns] = np.minimum(to_wall, (spacing * 0.56 - distances[:, 0]) * GRID_UM)
-    hole = cv2.GaussianBlur(hole, (0, 0), 1.2)
+    hole = cv2.GaussianBlur(hole, (0, 0), 0.7) - 1.9
     return zone, np.asarray(np.minimum(hole, zone), np.float32)
 
 

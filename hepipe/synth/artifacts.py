@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hepipe.synth.noise import Field, blobs, ramp
-from hepipe.synth.plan import LABELS, MPP, Kind, Look, Planted
+from hepipe.synth.plan import LABELS, MPP, Look, Planted
 
 MASK_UM = 4.0
 """Resolution of the artifact masks of the truth, µm per px."""
@@ -41,7 +41,6 @@ def place(planted: Planted, tissue: Field, rng: np.random.Generator) -> Placed:
         rng: Generator of this artifact alone.
     """
     size = 0.6 + 0.8 * planted.severity
-    height, width = tissue.shape
     reach = float(np.sqrt((tissue > 0.3).sum()))
     center = _on_tissue(tissue, rng)
     kind = planted.kind
@@ -78,7 +77,7 @@ def change_density(
     if kind == "pen":
         inks = np.array([[1.1, 0.62, 0.12], [0.95, 0.25, 0.75], [1.0, 1.0, 0.95]], np.float32)
         ink = inks[int(rng.integers(3))] * np.float32(0.08 + 1.1 * severity)
-        uneven = np.clip(1 + 0.12 * blobs(rng, cover.shape, 12) + 0.06 * blobs(rng, cover.shape, 2), 0.3, None)
+        uneven = np.clip(1 + 0.12 * blobs(rng, cover.shape, 12.0) + 0.06 * blobs(rng, cover.shape, 2.0), 0.3, None)
         od += (cover * uneven)[..., None] * ink
     elif kind == "shade":
         od += (np.float32(0.05 + 0.5 * severity) * cover)[..., None] * np.array([0.95, 1, 1.05], np.float32)
@@ -109,7 +108,10 @@ def change_picture(pixels: UInt8[np.ndarray, "h w 3"], placed: Placed, look: Loo
     if kind == "doubling":
         step = round((2 + 14 * severity) / MPP / 2)
         ghost = cv2.warpAffine(
-            region, np.float32([[1, 0, step], [0, 1, step // 2]]), region.shape[1::-1], borderMode=cv2.BORDER_REPLICATE
+            region,
+            np.array([[1, 0, step], [0, 1, step // 2]], np.float32),
+            region.shape[1::-1],
+            borderMode=cv2.BORDER_REPLICATE,
         )
         changed = region * np.float32(1 - 0.5 * (0.25 + 0.75 * severity)) + ghost * np.float32(
             0.5 * (0.25 + 0.75 * severity)
@@ -198,7 +200,7 @@ def _stroke(
     bend: float,
 ) -> Field:
     line = _line(shape, center, length, rng, bend)
-    return ramp(half * (1 + 0.15 * blobs(rng, shape, 30)) - _distance(line), 3.0)
+    return ramp(half * (1 + 0.15 * blobs(rng, shape, 30.0)) - _distance(line), 3.0)
 
 
 def _tear(
@@ -208,15 +210,15 @@ def _tear(
     line = _line(shape, center, length, rng, 0.4)
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     along = np.hypot(x - center[0], y - center[1]) / (length / 2)
-    width = half * np.clip(1 - along**2, 0, 1) * (1 + 0.35 * blobs(rng, shape, 10)) + 0.8 * blobs(rng, shape, 3)
-    return ramp(width - _distance(line), 2.0) * (along < 1)
+    width = half * np.clip(1 - along**2, 0, 1) * (1 + 0.35 * blobs(rng, shape, 10.0)) + 0.8 * blobs(rng, shape, 3.0)
+    return np.asarray(ramp(width - _distance(line), 2.0) * (along < 1), np.float32)
 
 
 def _blob(
     shape: tuple[int, int], center: tuple[float, float], radius: float, rng: np.random.Generator, *, wobble: float = 0.2
 ) -> Field:
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
-    reach = radius * (1 + np.float32(wobble) * blobs(rng, shape, max(radius / 2, 4)))
+    reach = radius * (1 + np.float32(wobble) * blobs(rng, shape, max(radius / 2, 4.0)))
     soft = 3.0 if wobble < 0.1 else max(0.3 * radius, 4)
     return ramp(reach - np.hypot(x - center[0], y - center[1]), soft)
 

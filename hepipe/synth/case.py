@@ -197,11 +197,11 @@ def _develop(
     return pixels
 
 
-def _with_control(plan: Plan, ihc: dict[str, Field]) -> dict[str, Field]:
+def _with_control(plan: Plan, ihc: dict[str, Field]) -> dict[str, Float[np.ndarray, "p q"]]:
     """The IHC with a strip of glass on its right that holds a small strongly stained control tissue."""
     side = round(260 / MPP)
     biology = replace(
-        plan.biology, score="3+", grade=2.5, pieces=1, in_situ=False, tumour=0.85, strength_od=1.3, positive=0.97,
+        plan.biology, score="3+", grade=2.5, pieces=1, in_situ=False, tumour=0.97, strength_od=1.3, positive=0.97,
         completeness=1.0,
     )  # fmt: skip
     small = replace(plan, key=(plan.key[0], "control", plan.key[2]), side_px=side, biology=biology, lost=0.02)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy.spatial import cKDTree
 
-from hepipe.synth.architecture import GRID_UM, Architecture
+from hepipe.synth.architecture import GRID_UM, Architecture, signed
 from hepipe.synth.noise import Field, blobs
 from hepipe.synth.plan import MPP, Plan
 
@@ -73,11 +73,11 @@ def place_cells(plan: Plan, arch: Architecture) -> Cells:
     """All cells of a case."""
     rng = plan.rng("cells")
     side_um = plan.side_px * MPP
-    empty = -arch.hole
+    empty = arch.clear
     groups = [
-        _epithelium(rng, plan, arch, "tumour", np.minimum(arch.tumour - 3.2, empty - 3), side_um),
-        _epithelium(rng, plan, arch, "in_situ", np.minimum(arch.in_situ - 3.2, empty - 3), side_um),
-        _epithelium(rng, plan, arch, "normal", np.minimum(arch.normal - 2.8, empty - 2.5), side_um),
+        _epithelium(rng, plan, arch, "tumour", np.minimum(signed(arch.tumour > 0) - 3.2, empty - 3), side_um),
+        _epithelium(rng, plan, arch, "in_situ", np.minimum(signed(arch.in_situ > 0) - 3.2, empty - 3), side_um),
+        _epithelium(rng, plan, arch, "normal", np.minimum(signed(arch.normal > 0) - 2.8, empty - 2.5), side_um),
         _stroma(rng, plan, arch, side_um),
     ]
     cells = Cells(
@@ -88,6 +88,7 @@ def place_cells(plan: Plan, arch: Architecture) -> Cells:
 
 
 def _sample(field: Field, points_um: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
+    """A field of the coarse grid at points, bilinear."""
     x = (points_um[:, 0] / GRID_UM - 0.5).astype(np.float32)
     y = (points_um[:, 1] / GRID_UM - 0.5).astype(np.float32)
     if not len(x):
@@ -99,16 +100,15 @@ def _sample(field: Field, points_um: Float[np.ndarray, "n 2"]) -> Float[np.ndarr
         )
         for i in range(0, len(x), 30_000)
     ]
-    return np.concatenate(parts)[:, 0]
+    return np.asarray(np.concatenate(parts)[:, 0], np.float32)
 
 
 def _across(field: Field, points_um: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
     """Direction of a field's gradient at points, radians."""
     smooth = cv2.GaussianBlur(field, (0, 0), 2.0)
-    return np.arctan2(
-        _sample(np.ascontiguousarray(np.gradient(smooth, axis=0), np.float32), points_um),
-        _sample(np.ascontiguousarray(np.gradient(smooth, axis=1), np.float32), points_um),
-    )
+    down = _sample(np.ascontiguousarray(np.gradient(smooth, axis=0), np.float32), points_um)
+    right = _sample(np.ascontiguousarray(np.gradient(smooth, axis=1), np.float32), points_um)
+    return np.asarray(np.arctan2(down, right))
 
 
 def _scatter(
@@ -184,7 +184,7 @@ def _epithelium(
 ) -> Cells:
     bio = plan.biology
     grade_field = arch.grade if kind == "tumour" else np.full_like(arch.grade, 0.1 if kind == "normal" else bio.grade)
-    spacing = 8.6 + 1.25 * grade_field if kind != "normal" else np.full_like(arch.grade, 7.4)
+    spacing = 7.7 + 1.05 * grade_field if kind != "normal" else np.full_like(arch.grade, 6.9)
     points = _scatter(rng, room, spacing.astype(np.float32), side_um)
     n = len(points)
     grade = _sample(grade_field, points)
@@ -203,9 +203,9 @@ def _epithelium(
         aspect=1.12 + np.abs(rng.normal(0, 0.22, n)),
         angle=rows,
         irregular=0.02 + 0.018 * np.clip(grade, 0, 3),
-        chromatin=np.clip(rng.normal(0.62 + 0.03 * grade, 0.07 + 0.05 * np.clip(grade, 0, 3), n), 0.4, 1.3),
-        contrast=0.18 + 0.07 * np.clip(grade, 0, 3),
-        rim=0.1 + 0.07 * np.clip(grade, 0, 3),
+        chromatin=np.clip(rng.normal(0.68 - 0.02 * grade, 0.07 + 0.05 * np.clip(grade, 0, 3), n), 0.4, 1.3),
+        contrast=0.17 + 0.035 * np.clip(grade, 0, 3),
+        rim=0.14 + 0.09 * np.clip(grade, 0, 3),
         nucleolus=np.where(shows, np.clip(rng.normal(0.55 + 0.2 * grade, 0.15, n), 0.4, 1.6), 0),
         her2_od=strength,
         completeness=completeness,
@@ -232,10 +232,10 @@ def _her2(
 
 def _stroma(rng: np.random.Generator, plan: Plan, arch: Architecture, side_um: float) -> Cells:
     epithelium = np.maximum.reduce([arch.tumour, arch.in_situ, arch.normal])
-    room = np.minimum.reduce([arch.tissue - 4, -epithelium - 2.5, -arch.hole - 2.2])
+    room = np.minimum.reduce([arch.tissue - 4, -epithelium - 2.5, arch.clear - 2.2])
     direction = fibre_angle(arch)
     spacing = np.clip(15 + 3 * arch.dense - 2 * (epithelium > -25), 11, 26).astype(np.float32)
-    spots = _scatter(rng, np.minimum(room, -arch.vessel - 1), spacing, side_um, crowding=3)
+    spots = _scatter(rng, np.minimum(room, -arch.vessel - 1), spacing, side_um, crowding=3.0)
     n = len(spots)
     spindle = _rows(
         rng,
@@ -250,7 +250,7 @@ def _stroma(rng: np.random.Generator, plan: Plan, arch: Architecture, side_um: f
         rim=0.08,
     )
     crowd = np.clip(30 - 13 * (arch.crowd - 0.6), 6.6, 90).astype(np.float32)
-    spots = _scatter(rng, np.minimum(room, -arch.vessel - 1), crowd, side_um, crowding=4)
+    spots = _scatter(rng, np.minimum(room, -arch.vessel - 1), crowd, side_um, crowding=4.0)
     n = len(spots)
     round_cells = _rows(
         rng,
@@ -265,7 +265,7 @@ def _stroma(rng: np.random.Generator, plan: Plan, arch: Architecture, side_um: f
         rim=0.12,
     )
     wall = np.minimum(2.2 - np.abs(arch.vessel - 1.6), arch.tissue)
-    spots = _scatter(rng, wall, np.full_like(arch.vessel, 11), side_um, crowding=4)
+    spots = _scatter(rng, wall, np.full_like(arch.vessel, 11), side_um, crowding=4.0)
     n = len(spots)
     lining = _rows(
         rng,
@@ -303,7 +303,7 @@ def fibre_angle(arch: Architecture) -> Field:
 def _turned(angle: Field, points_um: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
     sine = _sample(np.sin(2 * angle).astype(np.float32), points_um)
     cosine = _sample(np.cos(2 * angle).astype(np.float32), points_um)
-    return np.arctan2(sine, cosine) / 2
+    return np.asarray(np.arctan2(sine, cosine) / 2)
 
 
 def draw_nuclei(cells: Cells, side_px: int, rng: np.random.Generator) -> Field:
@@ -357,7 +357,7 @@ def _patches(
     body = each(cells.chromatin) * (1 - each(cells.rim) + each(cells.contrast) * texture) + rim
     radius = np.maximum(cells.nucleolus, 1e-3)
     away = np.hypot(u - each(spots[:, 0]), v - each(spots[:, 1])) * each(np.sqrt(cells.long * cells.short))
-    body = body + each(np.where(cells.nucleolus > 0, 0.55, 0)) * np.clip(
+    body = body + each(np.where(cells.nucleolus > 0, 0.7, 0)) * np.clip(
         (each(radius) - away) / np.float32(0.5) + 0.5, 0, 1
     )
     return np.asarray(cover * np.clip(body, 0.12, 1.7), np.float32)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from hepipe.synth.architecture import GRID_UM, Architecture, draw_architecture
 from hepipe.synth.cells import Cells, draw_nuclei, fibre_angle, place_cells
@@ -55,11 +55,11 @@ def draw_section(plan: Plan, *, filled: bool = False) -> Section:
     px = round(GRID_UM / MPP)
     coarse = (arch.tissue.shape[0] * px, arch.tissue.shape[1] * px)
 
-    def cover(field: Field, softness: float = 0.8) -> Field:
+    def cover(field: Field, softness: float = 0.8) -> Float[np.ndarray, "p q"]:
         return ramp(enlarge(field, coarse)[:side, :side], softness)
 
     rng = plan.rng("layers")
-    edge = enlarge(arch.tissue, coarse)[:side, :side] + 1.5 * blobs(rng, shape, 4)
+    edge = enlarge(arch.tissue, coarse)[:side, :side] + 1.5 * blobs(rng, shape, 4.0)
     substance = ramp(edge, 1.5) * (1 - cover(arch.hole))
     epithelium = cover(np.maximum.reduce([arch.tumour, arch.in_situ, arch.normal])) * substance
 
@@ -71,7 +71,7 @@ def draw_section(plan: Plan, *, filled: bool = False) -> Section:
     lived_in = cv2.GaussianBlur(0.12 + 0.88 * present, (0, 0), 1.0)
     dab = _membranes(plan, members, owner, edges, epithelium) * lived_in
 
-    grain = 0.6 * blobs(rng, shape, 1.4) + 0.5 * blobs(rng, shape, 5)
+    grain = 0.6 * blobs(rng, shape, 1.4) + 0.5 * blobs(rng, shape, 5.0)
     tint = np.append(np.exp(rng.normal(0, 0.13, len(members))), 1).astype(np.float32)[owner]
     cytoplasm = epithelium * np.clip(tint * (1 + 0.2 * grain), 0.2, None)
     cytoplasm *= 1 + 0.22 * cv2.GaussianBlur(edges.astype(np.float32), (0, 0), 0.8)
@@ -80,7 +80,7 @@ def draw_section(plan: Plan, *, filled: bool = False) -> Section:
     kept = cells.only(cells.kept)
     nuclei_ihc = draw_nuclei(_shifted(kept, plan), side, plan.rng("nuclei-ihc"))
     inside = ramp(edge, 1.5)
-    blood = cover(arch.blood) * np.clip(0.8 + 0.35 * blobs(rng, shape, 3.5), 0.1, None)
+    blood = cover(arch.blood) * ramp(blobs(rng, shape, 2.6) + 0.5, 0.9)
     return Section(
         arch,
         cells,
@@ -124,8 +124,8 @@ def _territories(
     index = np.full(int(labels.max()) + 1, -1)
     index[labels[y, x]] = np.arange(len(owners))
     rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)
-    columns += np.float32(1.6) * blobs(rng, (side, side), 5)
-    rows += np.float32(1.6) * blobs(rng, (side, side), 5)
+    columns += np.float32(1.6) * blobs(rng, (side, side), 5.0)
+    rows += np.float32(1.6) * blobs(rng, (side, side), 5.0)
     labels = cv2.remap(labels.astype(np.float32), columns, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(index[labels.astype(np.int64)])
 
@@ -139,7 +139,7 @@ def _outlines(owner: Int[np.ndarray, "h w"], inside: Bool[np.ndarray, "h w"]) ->
     edges[:, :-1] |= across
     edges[1:] |= down
     edges[:-1] |= down
-    return edges & inside
+    return np.asarray(edges & inside)
 
 
 def _membranes(
@@ -174,12 +174,12 @@ def _stroma(plan: Plan, arch: Architecture, coarse: tuple[int, int], room: Field
     angle = fibre_angle(arch)
     sine = enlarge(np.sin(2 * angle).astype(np.float32), coarse)[:side, :side]
     cosine = enlarge(np.cos(2 * angle).astype(np.float32), coarse)[:side, :side]
-    line = np.arctan2(sine, cosine) / 2 + np.float32(0.35) * blobs(rng, shape, 14)
+    line = np.arctan2(sine, cosine) / 2 + np.float32(0.35) * blobs(rng, shape, 14.0)
     direction = np.stack([np.cos(line), np.sin(line)]).astype(np.float32)
     fine = streaks(blobs(rng, shape, 0.9), direction, 5)
     broad = streaks(blobs(rng, shape, 3.2), direction, 6)
     dense = enlarge(arch.dense, coarse)[:side, :side]
     bundles = ramp(0.75 * broad + 0.45 * fine + 0.65 * dense + 0.35, 1.6)
     fibre = room * (0.1 + 0.75 * bundles + 0.12 * fine * bundles)
-    ground = room * (0.5 + 0.1 * blobs(rng, shape, 8))
+    ground = room * (0.5 + 0.1 * blobs(rng, shape, 8.0))
     return np.clip(fibre, 0, None), np.clip(ground, 0, None)

@@ -58,6 +58,6 @@ def ramp(field: Field, softness: float) -> Field:
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
-def enlarge(field: Field, shape: tuple[int, int]) -> Field:
+def enlarge(field: Field, shape: tuple[int, int]) -> Float[np.ndarray, "p q"]:
     """A field on a coarse grid, bilinear, on a finer one over the same rectangle."""
     return np.asarray(cv2.resize(field.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR))

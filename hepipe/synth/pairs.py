@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from hepipe.config import Split, SynthSpec
+from hepipe.errors import ConfigError
 from hepipe.stores.arrays import whole
 from hepipe.synth.case import draw_case
 from hepipe.synth.plan import plan_pair_patient
@@ -26,7 +27,12 @@ def write_pairs(spec: SynthSpec, folder: Path) -> int:
 
     A name reads `q<seed>-<patient>_<tile>_<score>.png`. The patients are others than those of the slides. Both
     pictures of a pair show the same px of one tissue, as sets of registered tiles do.
+
+    Raises:
+        ConfigError: The folder exists and holds something else.
     """
+    if folder.exists() and any(entry.name not in ("HE", "IHC") for entry in folder.iterdir()):
+        raise ConfigError(f"{folder}: holds other files, which would go; give a folder of its own for the pairs")
     patients = min(spec.pairs, MAX_PATIENTS)
     with whole(folder) as beside:
         for stain in ("HE", "IHC"):

@@ -16,10 +16,10 @@ def stain_he(layers: Mapping[str, Field], look: Look, rng: np.random.Generator) 
     """Optical density of red, green and blue of an H&E section."""
     nuclei, cytoplasm = layers["nuclei"], layers["cytoplasm"]
     covered = np.clip(nuclei, 0, 1)
-    hematoxylin = 0.84 * nuclei + (0.16 * cytoplasm + 0.035 * layers["ground"]) * (1 - covered)
+    hematoxylin = 0.84 * nuclei + (0.125 * cytoplasm + 0.035 * layers["ground"]) * (1 - covered)
     eosin = (
-        0.2 * cytoplasm * (1 - 0.35 * covered)
-        + 0.36 * layers["fibre"] * (1 - 0.6 * covered)
+        0.22 * cytoplasm * (1 - 0.35 * covered)
+        + 0.31 * layers["fibre"] * (1 - 0.6 * covered)
         + 0.035 * layers["ground"]
         + 0.12 * covered
     )
@@ -64,9 +64,9 @@ def scan(od: Float[np.ndarray, "h w 3"], look: Look, rng: np.random.Generator) -
 
 
 def _thickness(shape: tuple[int, int], look: Look, rng: np.random.Generator) -> Field:
-    return np.asarray(np.clip(1 + look.thickness * blobs(rng, shape, 120), 0.6, 1.5), np.float32)
+    return np.asarray(np.clip(1 + look.thickness * blobs(rng, shape, 120.0), 0.6, 1.5), np.float32)
 
 
 def _mix(first: Field, second: Field, look: Look) -> Float[np.ndarray, "h w 3"]:
     vectors = look.vectors.astype(np.float32)
-    return first[..., None] * vectors[0] + second[..., None] * vectors[1]
+    return np.asarray(first[..., None] * vectors[0] + second[..., None] * vectors[1], np.float32)
