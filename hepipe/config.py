@@ -46,9 +46,9 @@ class RegistrationSpec(Spec):
     """How the IHC slide is brought onto the H&E slide."""
 
     revision: Literal[1] = 1
-    chain: tuple[
-        Literal["search", "affine", "elastic", "deeperhistreg", "simpleitk", "landmarks", "identity"], ...
-    ] = Field(("search", "affine", "elastic"), min_length=1, description="Steps, each starting from the one before.")
+    chain: tuple[Literal["search", "affine", "elastic", "deeperhistreg", "simpleitk", "landmarks", "identity"], ...] = (
+        Field(("search", "affine", "elastic"), min_length=1, description="Steps, each starting from the one before.")
+    )
     overview_px: int = Field(1024, ge=128, description="Longer side of the pictures that are registered, px.")
     threads: int = Field(1, ge=1, description="Threads of every numeric library: part of the result, so named here.")
     flips: bool = Field(True, description="Search mirrored starts too.")
@@ -289,7 +289,7 @@ class Config(Spec):
     weights: str = "weights"
     data: str = Field(".", description="Folder that `slides_folder` and an import's `path` are relative to.")
     pseudonyms: str | None = Field(None, description="A secret: ids in results become keyed hashes of the sheet's ids.")
-    datasets: Mapping[str, DatasetSpec]
+    datasets: Mapping[str, DatasetSpec] = Field(min_length=1)
     runs: Mapping[str, RunSpec] = Field(default_factory=dict)
     evaluation: EvaluationSpec = EvaluationSpec()
     title: str = "hepipe report"
@@ -325,6 +325,13 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     top = dict(raw)
     shared = {name: _mapping(top.pop(name, {}), name) for name in _SECTIONS}
     training = _mapping(top.pop("training", {}), "training")
+    # On their own first: within each data set and run the same mistake would be told once for each, under its name.
+    problems = _mistakes(Sections, shared)
+    if problems:
+        shared = {name: {} for name in _SECTIONS}
+    mistakes = _mistakes(TrainingSpec, training, "training.")
+    if mistakes:
+        problems, training = [*problems, *mistakes], {}
     datasets = {}
     for name, entry in _mapping(top.get("datasets", {}), "datasets").items():
         own = dict(_mapping(entry, f"datasets.{name}"))
@@ -335,9 +342,12 @@ def load_config(raw: Mapping[str, Any]) -> Config:
         own = dict(_mapping(entry, f"runs.{name}"))
         runs[name] = {**own, "training": _merge(training, own.pop("training", {}))}
     try:
-        return Config.model_validate({**top, "datasets": datasets, "runs": runs})
+        config = Config.model_validate({**top, "datasets": datasets, "runs": runs})
     except ValidationError as error:
-        raise ConfigError("config:\n  " + "\n  ".join(_problems(error))) from None
+        problems += _problems(error)
+    if problems:
+        raise ConfigError("config:\n  " + "\n  ".join(problems))
+    return config
 
 
 def case_rows(config: Config, dataset: str) -> list[CaseRow]:
@@ -401,7 +411,16 @@ def _merge(base: Mapping[str, Any], over: Any) -> Any:
     return merged
 
 
+def _mistakes(kind: type[Spec], values: Mapping[str, Any], path: str = "") -> list[str]:
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        return [f"{path}{problem}" for problem in _problems(error)]
+    return []
+
+
 def _problems(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"] if part != "sections")
-        yield f"{path}: {problem['msg'].removeprefix('Value error, ')}" if path else problem["msg"]
+        message = problem["msg"].removeprefix("Value error, ")
+        yield f"{path}: {message}" if path else message

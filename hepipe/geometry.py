@@ -26,12 +26,12 @@ class Box:
     height: float | int
 
     @property
-    def right(self) -> float:
+    def right(self) -> float | int:
         """Right edge."""
         return self.x + self.width
 
     @property
-    def bottom(self) -> float:
+    def bottom(self) -> float | int:
         """Bottom edge."""
         return self.y + self.height
 
