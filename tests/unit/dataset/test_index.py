@@ -1,0 +1,114 @@
+import pytest
+
+from hepipe.config import SplitsSpec
+from hepipe.dataset.fingerprint import fingerprint
+from hepipe.dataset.index import IMPORTED, CaseTiles, assemble, read_card, write_card
+from hepipe.errors import StoreError
+from hepipe.status import OK, failed
+
+SPEC = SplitsSpec()
+
+
+def tile(tile_id, case_id, *, pixels=None, split=None, score="0"):
+    return {
+        "tile_id": tile_id, "case_id": case_id, "patient_id": case_id and f"p-{case_id}", "her2_score": score,
+        "he_sha256": pixels or f"h-{tile_id}", "ihc_sha256": f"i-{tile_id}", "source_split": split,
+    }  # fmt: skip
+
+
+def case(case_id, count, *, drop=(), patient=None, score="0", status=OK, transform="t", specs=None):
+    tiles = [tile(f"{case_id}/{n}", case_id, score=score) for n in range(count)]
+    keep = {row["tile_id"]: n not in drop for n, row in enumerate(tiles)}
+    return CaseTiles(
+        case_id,
+        patient or f"p-{case_id}",
+        score,
+        None,
+        tiles,
+        keep,
+        status,
+        specs or {"tiles": {"mpp": 0.5}},
+        transform,
+    )
+
+
+def imported(*tiles):
+    keep = {row["tile_id"]: True for row in tiles}
+    return CaseTiles(IMPORTED, None, None, None, tiles, keep, OK, {}, "")
+
+
+def test_dropped_tiles_are_counted_but_not_in_the_index():
+    rows, card = assemble("set", [case("a", 4, drop=(1,))], SPEC)
+    assert [row["tile_id"] for row in rows] == ["a/0", "a/2", "a/3"]
+    assert {row["store"] for row in rows} == {"tiles/a.zarr"}
+    assert (card.n_tiles, card.n_kept) == (4, 3)
+
+
+def test_two_cases_of_one_patient_share_a_split():
+    cases = [case(f"c{n}", 3, patient=f"p{n // 2}") for n in range(12)]
+    rows, card = assemble("set", cases, SPEC)
+    splits = {}
+    for row in rows:
+        splits.setdefault(int(row["case_id"][1:]) // 2, set()).add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+    assert sum(part.tiles for part in card.splits.values()) == len(rows)
+
+
+def test_a_failed_case_is_listed_without_a_split_and_marks_the_set():
+    _, card = assemble("set", [case("a", 2), case("b", 0, status=failed("tissue", "empty"))], SPEC)
+    assert [(one.case_id, one.status.state, one.split is None) for one in card.cases] == [
+        ("a", "ok", False),
+        ("b", "failed", True),
+    ]
+    assert card.provenance.status.state == "review"
+
+
+def test_an_imported_set_keeps_its_splits():
+    tiles = [tile("train/x", None, split="train"), tile("test/y", None, split="test")]
+    rows, card = assemble("set", [imported(*tiles)], SPEC)
+    assert {row["tile_id"]: row["split"] for row in rows} == {"train/x": "train", "test/y": "test"}
+    assert card.cases == ()
+    assert any("cases unknown for 2" in warning for warning in card.warnings)
+
+
+def test_a_case_in_two_splits_of_an_imported_set_is_reported():
+    tiles = [tile("train/x", "s1", split="train"), tile("test/y", "s1", split="test")]
+    assert any("more than one split" in w and "s1" in w for w in assemble("set", [imported(*tiles)], SPEC)[1].warnings)
+
+
+def test_the_same_pixels_in_two_splits_are_reported():
+    tiles = [tile("train/x", None, split="train", pixels="q"), tile("test/y", None, split="test", pixels="q")]
+    _, card = assemble("set", [imported(*tiles)], SPEC)
+    assert any("has the pixels of" in warning for warning in card.warnings)
+
+
+def test_a_card_reads_back(tmp_path):
+    _, card = assemble("set", [case("a", 2)], SPEC)
+    write_card(tmp_path / "dataset.json", card)
+    assert read_card(tmp_path / "dataset.json") == card
+    with pytest.raises(StoreError, match="run assemble again"):
+        read_card(tmp_path / "none.json")
+
+
+def test_the_fingerprint_ignores_order_and_sees_every_change():
+    rows = [{**tile(f"a/{n}", "a"), "split": "train"} for n in range(3)]
+    base = fingerprint(rows, specs={"x": 1}, transforms={"a": "t"})
+    assert fingerprint(rows[::-1], specs={"x": 1}, transforms={"a": "t"}) == base
+    changed = [
+        fingerprint([{**rows[0], "split": "test"}, *rows[1:]], specs={"x": 1}, transforms={"a": "t"}),
+        fingerprint([{**rows[0], "he_sha256": "z"}, *rows[1:]], specs={"x": 1}, transforms={"a": "t"}),
+        fingerprint(rows[1:], specs={"x": 1}, transforms={"a": "t"}),
+        fingerprint(rows, specs={"x": 2}, transforms={"a": "t"}),
+        fingerprint(rows, specs={"x": 1}, transforms={"a": "u"}),
+    ]
+    assert len({base, *changed}) == 6
+
+
+def test_the_fingerprint_does_not_depend_on_the_order_of_cases():
+    cases = [case(f"c{n}", 2, score=score) for n, score in enumerate(["0", "1+", "2+", "3+"])]
+    assert assemble("set", cases, SPEC)[1].fingerprint == assemble("set", cases[::-1], SPEC)[1].fingerprint
+
+
+def test_nothing_kept_is_said():
+    _, card = assemble("set", [case("a", 1, drop=(0,))], SPEC)
+    assert card.warnings[0] == "no tile is kept in any case"
