@@ -1,0 +1,195 @@
+"""Commands of a pair's geometry: register, tissue, picture."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hepipe.cli.options import InPath, OutPath, SpecJson
+from hepipe.cli.pairs import open_pair
+from hepipe.errors import ConfigError, RegistrationError, SlideError
+from hepipe.status import OK, failed
+
+if TYPE_CHECKING:
+    from hepipe.slides.reader import Slide
+    from hepipe.stores.cases import CheckedCase, SlideFacts
+
+SlidePath = Annotated[Path, typer.Option(help="A slide file; opened as it was when it was checked.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("register")(register_case)
+    app.command("tissue")(find_tissue)
+    app.command("picture")(picture_case)
+
+
+def register_case(
+    he: SlidePath,
+    ihc: SlidePath,
+    transform: OutPath,
+    checked: Annotated[Path | None, typer.Option(exists=True, help="The case's record from `check`.")] = None,
+    landmarks: Annotated[str, typer.Option(help="CSV of x_he,y_he,x_ihc,y_ihc in px0, or HE.csv;IHC.csv.")] = "",
+    mpp_he: Annotated[float | None, typer.Option(help="µm per px of the H&E slide, without --checked.")] = None,
+    mpp_ihc: Annotated[float | None, typer.Option(help="µm per px of the IHC slide, without --checked.")] = None,
+    spec: SpecJson = "{}",
+) -> None:
+    """Bring the IHC slide onto the H&E slide."""
+    from hepipe.config import RegistrationSpec
+    from hepipe.registration.landmarks import read_landmarks
+    from hepipe.registration.register import Registration
+    from hepipe.registration.register import register as bring_together
+    from hepipe.stores.arrays import write_registered
+    from hepipe.stores.cases import read_checked
+    from hepipe.stores.provenance import Provenance
+
+    settings = RegistrationSpec.model_validate_json(spec)
+    if checked is not None and (mpp_he or mpp_ihc):
+        raise ConfigError("--mpp-he and --mpp-ihc go without --checked, which holds both")
+    case = None if checked is None else read_checked(checked)
+    subject = "case" if case is None else case.case_id
+    status = OK if case is None else case.provenance.status
+    result = Registration(None, None, status)
+    if not status.failed:
+        try:
+            points = read_landmarks(subject, landmarks) if landmarks else None
+            opened = _open_given(he, ihc, mpp_he, mpp_ihc) if case is None else open_pair(he, ihc, case)
+            with opened as (fixed, moving):
+                result = bring_together(
+                    fixed,
+                    moving,
+                    settings,
+                    case_id=subject,
+                    landmarks=points,
+                    accepted=None if case is None else case.accepted,
+                )
+        except SlideError as error:
+            result = Registration(None, None, failed("slides", error.reason))
+        except RegistrationError as error:
+            result = Registration(None, None, failed("registration", error.reason))
+    write_registered(
+        transform,
+        Provenance(
+            artefact="registered",
+            subject=subject,
+            spec=settings.model_dump(mode="json"),
+            inputs={} if case is None else _digests(case),
+            status=status.then(result.status),
+        ),
+        ihc_from_he=result.ihc_from_he,
+        he_from_ihc=result.he_from_ihc,
+        summary=result.summary,
+    )
+
+
+def find_tissue(
+    he: SlidePath, ihc: SlidePath, checked: InPath, transform: InPath, tissue: OutPath, spec: SpecJson = "{}"
+) -> None:
+    """Find the tissue that both slides of a pair show."""
+    from hepipe.config import TissueSpec
+    from hepipe.registration.common import common_tissue
+    from hepipe.stores.arrays import read_registered, write_tissue
+    from hepipe.stores.cases import read_checked
+    from hepipe.stores.provenance import Provenance
+
+    settings = TissueSpec.model_validate_json(spec)
+    case = read_checked(checked)
+    registered = read_registered(transform)
+    status = registered.provenance.status
+    masks, mpp, summary = {}, settings.mpp, {}
+    if registered.ihc_from_he is not None and not status.failed:
+        try:
+            with open_pair(he, ihc, case) as (fixed, moving):
+                found = common_tissue(fixed, moving, registered.ihc_from_he, settings)
+            mpp, summary = found.mpp, found.summary
+            if found.masks["tissue"].any():
+                masks = found.masks
+            else:
+                status = status.then(failed("tissue", "the two slides show no tissue in common; look at the overlay"))
+        except SlideError as error:
+            status = status.then(failed("tissue", error.reason))
+    write_tissue(
+        tissue,
+        Provenance(
+            artefact="tissue",
+            subject=case.case_id,
+            spec=settings.model_dump(mode="json"),
+            inputs={**_digests(case), "transform": registered.digest},
+            status=status,
+        ),
+        masks=masks,
+        mpp=mpp,
+        summary=summary,
+    )
+
+
+def picture_case(
+    he: SlidePath,
+    ihc: SlidePath,
+    checked: InPath,
+    transform: InPath,
+    tissue: InPath,
+    index: InPath,
+    verdict: InPath,
+    pictures: Annotated[Path, typer.Option(help="Written: a folder of pictures and facts.json.")],
+) -> None:
+    """Draw the pictures of a case that the report shows."""
+    from hepipe.registration.pictures import Tile, draw_case
+    from hepipe.stores.arrays import read_registered, read_tissue
+    from hepipe.stores.cases import read_checked
+    from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table
+
+    case = read_checked(checked)
+    keep = {row["tile_id"]: row["keep"] for row in read_table(verdict, VERDICTS)}
+    tile_px = int(read_provenance(index).spec.get("tile_px", 0))
+    tiles = [
+        Tile(row["x_px0"], row["y_px0"], tile_px * row["mpp"], keep[row["tile_id"]]) for row in read_table(index, TILES)
+    ]
+    with contextlib.ExitStack() as stack:
+        fixed, moving = (_open_one(path, facts, case, stack) for path, facts in ((he, case.he), (ihc, case.ihc)))
+        draw_case(
+            fixed,
+            moving,
+            case_id=case.case_id,
+            registered=read_registered(transform),
+            tissue=read_tissue(tissue),
+            tiles=tiles,
+            folder=pictures,
+        )
+
+
+@contextlib.contextmanager
+def _open_given(he: Path, ihc: Path, mpp_he: float | None, mpp_ihc: float | None) -> Iterator[tuple[Slide, Slide]]:
+    """Two slides without a record, with the pixel sizes given or the files' own."""
+    from hepipe.slides.open import closing, open_slide
+
+    fixed = open_slide(he, slide_id="case-he", mpp=mpp_he)
+    moving = open_slide(ihc, slide_id="case-ihc", mpp=mpp_ihc)
+    with closing(fixed, moving):
+        yield fixed, moving
+
+
+def _open_one(path: Path, facts: SlideFacts | None, case: CheckedCase, stack: contextlib.ExitStack) -> Slide | None:
+    """A slide of a case that may have failed; None where it cannot be shown."""
+    from hepipe.config import SlidesSpec
+    from hepipe.slides.open import open_slide
+
+    if facts is None:
+        return None
+    spec = SlidesSpec.model_validate(case.provenance.spec)
+    try:
+        slide = open_slide(path, slide_id=facts.slide_id, mpp=facts.mpp, spec=spec, reader=facts.reader)
+    except SlideError:
+        # The verdict of the stage that needed it names the reason; there is just no picture.
+        return None
+    stack.callback(slide.close)
+    return slide
+
+
+def _digests(case: CheckedCase) -> dict[str, str]:
+    slides = (("he", case.he), ("ihc", case.ihc))
+    return {name: facts.content_sha256 for name, facts in slides if facts is not None}
