@@ -145,7 +145,7 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
 
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, LookupError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise WeightsError(f"{path.name}: not a torch file of plain tensors ({type(error).__name__})") from None
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(torch.is_tensor(value) for value in content.values()):
