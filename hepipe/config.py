@@ -215,8 +215,8 @@ class DatasetSpec(Spec):
 class SelectSpec(Spec):
     """What chooses the checkpoint of a run."""
 
-    metric: Literal["last", "mae", "psnr", "ssim", "msssim", "css_ihc", "css_he", "lpips"] = Field(
-        "last", description="`last`: the final weights; else the mean over crops of validation tiles."
+    metric: Literal["last", "mae", "psnr", "ssim", "msssim", "css_ihc", "css_he", "pd_effnetlite0", "lpips_alex"] = (
+        Field("last", description="`last`: the final weights; else the mean over crops of validation tiles.")
     )
     mode: Literal["min", "max"] | None = Field(None, description="Which way is better; empty: the metric's own.")
     every: int = Field(500, gt=0, description="Steps between two validations.")

@@ -25,11 +25,14 @@ def resolve(run: Annotated[str, typer.Option(help="Name of the run.")], spec: Sp
     """Complete and check a run's configuration."""
     from hepipe.config import RunSpec
     from hepipe.models.resolved import resolve_run, write_resolved
+    from hepipe.training.watch import find_choice
 
     resolved = resolve_run(run, RunSpec.model_validate_json(spec))
     for name, part in resolved.parts.items():
         if part.absent:
             typer.echo(f"run {run}: part {name} ({part.source or part.kind}) is absent; it starts untrained", err=True)
+    training = resolved.training
+    find_choice(training.select, crop_px=training.crop_px, where=f"runs.{run}.training")
     write_resolved(config, resolved)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def train_run(
             f"split val holds no tile, so {spec.select.metric} cannot choose the checkpoint of run {run.name}; "
             "set training.select.metric to last or give val a share"
         )
+    if not held_out.rows and rank() == 0:
+        sys.stderr.write(f"{run.name}: split val holds no tile; sample pictures show training tiles\n")
     watch = Watch(
         held_out if held_out.rows else tiles,
         crop_px=spec.crop_px,

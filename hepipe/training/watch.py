@@ -16,7 +16,9 @@ from hepipe.config import SelectSpec
 from hepipe.dataset.tiles import SplitTiles, View, rgb_from_tensor, tensor_from_rgb, tile_seed
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.metrics import pixel, ssim
+from hepipe.metrics.backbones import EfficientNetLite0, perceptual_distance
 from hepipe.models.method import Method
+from hepipe.weights.store import load
 
 Tile = np.ndarray
 
@@ -54,16 +56,17 @@ def find_choice(select: SelectSpec, *, crop_px: int, where: str) -> Choice | Non
     """The metric that chooses the checkpoint, or None for the last one.
 
     Raises:
-        ConfigError: It needs weights that are not there, or larger crops.
+        ConfigError: It cannot be computed here, or needs larger crops.
+        WeightsError: Its network's weights are missing.
     """
     if select.metric == "last":
         return None
-    if select.metric not in CHOICES:
+    if select.metric == "lpips_alex":
         raise ConfigError(
-            f"{where}.select.metric: {select.metric} needs network weights that hepipe does not have; "
-            f"without weights: {', '.join(CHOICES)}"
+            f"{where}.select.metric: lpips_alex needs AlexNet and LPIPS weights, which this version does not load; its "
+            f"stand-in is pd_effnetlite0; without any weights: {', '.join(CHOICES)}"
         )
-    choice = CHOICES[select.metric]
+    choice = _stand_in() if select.metric == "pd_effnetlite0" else CHOICES[select.metric]
     if crop_px < choice.min_side_px:
         raise ConfigError(
             f"{where}.select.metric: {select.metric} needs crops of {choice.min_side_px} px, crop_px is {crop_px}"
@@ -77,6 +80,20 @@ def is_better(value: float, than: float | None, *, select: SelectSpec, choice: C
         return True
     upwards = choice.higher_is_better if select.mode is None else select.mode == "max"
     return value > than if upwards else value < than
+
+
+def _stand_in() -> Choice:
+    """Perceptual distance in the stand-in network; lower is better."""
+    network = EfficientNetLite0().eval()
+    network.load_state_dict(load("standin"))
+
+    def measure(virtual: Tile, he: Tile, real: Tile) -> float:
+        both = torch.from_numpy(np.stack([virtual, real])).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            taps, _ = network(both)
+        return float(perceptual_distance([tap[:1] for tap in taps], [tap[1:] for tap in taps])[0])
+
+    return Choice(measure, higher_is_better=False, min_side_px=32)
 
 
 class Watch:

