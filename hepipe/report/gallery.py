@@ -1,0 +1,211 @@
+"""Pictures of tiles: which ones are shown follows a rule that the page states, never a hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from hepipe.errors import StoreError
+from hepipe.metrics.catalog import METRICS, Metric
+from hepipe.report.figures import with_outline
+from hepipe.report.gather import DatasetView, RunScores, TestSet
+from hepipe.report.html import Content, Html, figure, image, join, tag
+from hepipe.sheet import SCORES
+from hepipe.stores.arrays import TileStore
+from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_table
+
+PERCENTILES = (10, 50, 90)
+N_WORST, N_RANDOM = 2, 2
+SEED = 7
+TILE_PX = 216
+SMALL_PX = 120
+MAX_RUNS = 8
+KEPT_SHOWN = 12
+DROPPED_SHOWN = 4
+MAX_REASONS = 10
+MAX_PARTS = 24
+MASKS_SHOWN = 6
+FALLBACK = ("ssim", "mae")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A tile of the gallery and why it is there."""
+
+    tile_id: str
+    why: str
+
+
+def choosing_metric(tests: TestSet, primary: Sequence[str]) -> Metric | None:
+    """The first primary metric that has values per tile; SSIM, then MAE where none has."""
+    for name in (*primary, *FALLBACK):
+        metric = METRICS.get(name)
+        if metric is None or metric.level != "tile" or metric.better == "neither":
+            continue
+        if any(np.isfinite(scores.tiles.get(name, np.array([]))).any() for scores in tests.scores.values()):
+            return metric
+    return None
+
+
+def choose(tests: TestSet, metric: Metric) -> list[Chosen]:
+    """Tiles by rule: per HER2 score the 10th, 50th and 90th percentile, then the worst, then random ones.
+
+    The metric is averaged over the runs first, so that all runs show the same tiles.
+    """
+    first = next(iter(tests.scores.values()))
+    by_run = [_in_order(scores, metric.name, first.tile_ids) for scores in tests.scores.values()]
+    values = np.nanmean(np.stack(by_run), axis=0) if by_run else np.array([])
+    goodness = -values if metric.better == "lower" else values
+    usable = [place for place in range(len(values)) if np.isfinite(values[place])]
+    usable.sort(key=lambda place: (goodness[place], first.tile_ids[place]))
+    chosen: dict[str, Chosen] = {}
+    for score in [*SCORES, None]:
+        group = [place for place in usable if first.her2[place] == score]
+        for percentile in PERCENTILES if group else ():
+            place = group[round((len(group) - 1) * percentile / 100)]
+            label = "score unknown" if score is None else f"HER2 {score}"
+            chosen.setdefault(
+                first.tile_ids[place], Chosen(first.tile_ids[place], f"{label}, {percentile}th percentile")
+            )
+    for place in usable[:N_WORST]:
+        chosen.setdefault(first.tile_ids[place], Chosen(first.tile_ids[place], "among the worst"))
+    rest = [place for place in usable if first.tile_ids[place] not in chosen]
+    for pick in np.random.default_rng(SEED).permutation(len(rest))[:N_RANDOM]:
+        tile_id = first.tile_ids[rest[pick]]
+        chosen[tile_id] = Chosen(tile_id, "random")
+    return list(chosen.values())
+
+
+def gallery(dataset: DatasetView, tests: TestSet, metric: Metric, runs_folder: Mapping[str, Any]) -> Html:
+    """A row per chosen tile: H&E, real IHC, then what each run drew.
+
+    Raises:
+        StoreError: A store that the scores were made from is gone.
+    """
+    index = {row["tile_id"]: row for row in read_table(dataset.folder / "index.parquet", INDEX)}
+    shown = list(tests.scores)[:MAX_RUNS]
+    virtual = {
+        run: TileStore(runs_folder[run] / "on" / tests.dataset / tests.split / "virtual.zarr", "virtual")
+        for run in shown
+    }
+    places = {
+        run: {str(tile): at for at, tile in enumerate(store.group.attrs["tile_ids"])} for run, store in virtual.items()
+    }
+    stores: dict[str, TileStore] = {}
+    rows = []
+    for chosen in choose(tests, metric):
+        row = index[chosen.tile_id]
+        store = stores.setdefault(row["store"], TileStore(dataset.folder / row["store"]))
+        pictures: list[Content] = [
+            figure(_shown(store.read(name, row["row_in_store"]), f"{label} of {chosen.tile_id}"), label)
+            for name, label in (("he", "H&E"), ("ihc", "real IHC"))
+        ]
+        for run in shown:
+            drawn = virtual[run].read("virtual", places[run][chosen.tile_id])
+            caption = join([tag("b", run), *_values(tests.scores[run], chosen.tile_id, metric)], " ")
+            pictures.append(figure(_shown(drawn, f"{run} of {chosen.tile_id}"), caption, class_="virtual"))
+        note = [tag("b", chosen.why), row["case_id"], f"HER2 {row['her2_score']}" if row["her2_score"] else None]
+        rows.append(tag("div", tag("p", join([n for n in note if n], " · "), class_="why"), *pictures, class_="strip"))
+    left = len(tests.scores) - len(shown)
+    tail = tag("p", f"{left} further runs are in the tables only.", class_="quiet") if left > 0 else Html("")
+    return join([tag("div", *rows, class_="gallery"), tail])
+
+
+def contact_sheet(dataset: DatasetView) -> Html:
+    """Some kept tiles, evenly over the cases, and some dropped ones per reason, most frequent reason first."""
+    kept: list[Html] = []
+    dropped: dict[str, list[Html]] = {reason: [] for reason in list(dataset.reasons)[:MAX_REASONS]}
+    parts = _evenly(dataset.parts, MAX_PARTS)
+    per_part = -(-KEPT_SHOWN // max(len(parts), 1))
+    for part in parts:
+        try:
+            tiles = {row["tile_id"]: row for row in read_table(dataset.folder / "tiles" / f"{part}.parquet", TILES)}
+            verdicts = read_table(dataset.folder / "verdict" / f"{part}.parquet", VERDICTS)
+            store = TileStore(dataset.folder / "tiles" / f"{part}.zarr")
+        except StoreError:
+            continue
+        for verdict in _evenly([row for row in verdicts if row["keep"]], per_part):
+            if len(kept) < KEPT_SHOWN:
+                kept.append(_pair(store, tiles[verdict["tile_id"]]))
+        for reason, places in dropped.items():
+            failing = [row for row in verdicts if not row["keep"] and row["reason"] == reason]
+            for verdict in _evenly(failing, 2):
+                if len(places) < DROPPED_SHOWN:
+                    places.append(_pair(store, tiles[verdict["tile_id"]]))
+    groups = [("kept", f"{KEPT_SHOWN} at most, evenly over cases", kept)]
+    groups += [(f"dropped: {reason}", f"{dataset.reasons[reason]} tiles", shown) for reason, shown in dropped.items()]
+    blocks = [
+        tag("div", tag("h4", title, " ", tag("small", count)), tag("div", *shown, class_="sheet"), class_="group")
+        for title, count, shown in groups
+        if shown
+    ]
+    return tag("div", *blocks, class_="contact") if blocks else Html("")
+
+
+def dab_masks(dataset: DatasetView) -> Html:
+    """H&E, IHC and the outline of its DAB mask, for kept tiles spread over the HER2 scores.
+
+    Raises:
+        StoreError: A store of the index is gone.
+    """
+    path = dataset.folder / "index.parquet"
+    if not path.is_file():
+        return Html("")
+    columns = pq.read_table(path, columns=["tile_id", "her2_score", "store", "row_in_store", "case_id"]).to_pylist()
+    rows = []
+    for score in [None, *SCORES]:
+        rows += _evenly([row for row in columns if row["her2_score"] == score], 2 if score else MASKS_SHOWN)
+    blocks = []
+    for row in _evenly(rows, 8):
+        store = TileStore(dataset.folder / row["store"])
+        if "dab_mask" not in store.names():
+            continue
+        ihc, mask = store.read("ihc", row["row_in_store"]), store.read_mask("dab_mask", row["row_in_store"])
+        he = store.read("he", row["row_in_store"])
+        label = f"HER2 {row['her2_score']}" if row["her2_score"] else "score unknown"
+        pictures = (
+            figure(_shown(he, f"H&E of {row['tile_id']}"), "H&E"),
+            figure(_shown(ihc, f"IHC of {row['tile_id']}"), "IHC"),
+            figure(_shown(with_outline(ihc, mask), f"DAB mask of {row['tile_id']}"), f"DAB mask, {mask.mean():.1%}"),
+        )
+        why = tag("p", join([n for n in (tag("b", label), row["case_id"]) if n], " · "), class_="why")
+        blocks.append(tag("div", why, *pictures, class_="strip"))
+    return tag("div", *blocks, class_="gallery masks") if blocks else Html("")
+
+
+def _pair(store: TileStore, row: Mapping[str, Any]) -> Html:
+    he, ihc = (store.read(name, row["row_in_store"]) for name in ("he", "ihc"))
+    both = np.concatenate([he, ihc], axis=1)
+    return tag("span", image(both, alt=f"H&E and IHC of {row['tile_id']}", longest_px=2 * SMALL_PX))
+
+
+def _shown(tile: np.ndarray, alt: str) -> Html:
+    return image(tile, alt=alt, longest_px=TILE_PX)
+
+
+def _values(scores: RunScores, tile_id: str, metric: Metric) -> Iterator[Html]:
+    place = scores.tile_ids.index(tile_id)
+    names = dict.fromkeys([metric.name, "ssim", "dab_dice"])
+    for name in names:
+        value = float(scores.tiles[name][place]) if name in scores.tiles else float("nan")
+        if np.isfinite(value):
+            yield tag("span", f"{METRICS[name].title} {value:.2f}")
+
+
+def _in_order(scores: RunScores, metric: str, tile_ids: Sequence[str]) -> np.ndarray:
+    place = {tile_id: at for at, tile_id in enumerate(scores.tile_ids)}
+    values = scores.tiles.get(metric)
+    if values is None:
+        return np.full(len(tile_ids), np.nan)
+    return np.array([values[place[tile]] if tile in place else np.nan for tile in tile_ids])
+
+
+def _evenly(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` items, spread over the whole list."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(place)] for place in np.linspace(0, len(items) - 1, count)]

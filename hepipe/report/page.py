@@ -1,0 +1,99 @@
+"""The page: one HTML file with everything in it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from importlib import resources
+from pathlib import Path
+
+from hepipe.metrics.catalog import METRICS
+from hepipe.report import sections
+from hepipe.report.gather import Gathered, gather
+from hepipe.report.html import Html, join, tag
+from hepipe.report.leaderboard import SECONDARY, Board, board
+from hepipe.report.spec import ReportSpec
+from hepipe.report.tables import STATUS_COLUMNS, status_rows, write_rows, write_tables
+
+RESEARCH_ONLY = "Research use only. Not a diagnostic test."
+
+
+def write_report(results: Path, spec: ReportSpec, *, page: Path, status: Path, tables: Path) -> str:
+    """Write the page, the status table and the CSV tables; returns a line on what was written.
+
+    Args:
+        results: The results folder.
+        spec: What the report is about.
+        page: HTML file.
+        status: TSV file.
+        tables: Folder of CSV files.
+    """
+    found = gather(results, spec)
+    boards = {(test.dataset, test.split): _boards(found, number) for number, test in enumerate(found.tests)}
+    write_rows(status, STATUS_COLUMNS, status_rows(found), separator="\t")
+    write_tables(tables, found, [(*key, every) for key, (_, _, every) in boards.items()])
+    text = render(found, boards)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    beside = page.with_name(f".{page.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, page)
+    n_cases = sum(len(dataset.cases) for dataset in found.datasets)
+    return f"report: {len(found.datasets)} data sets, {n_cases} cases, {len(found.runs)} runs, {len(text) / 1e6:.1f} MB"
+
+
+def _boards(found: Gathered, number: int) -> tuple[Board, Board, Board]:
+    """Primary metrics with the usual further ones, stand-ins, and everything."""
+    test, draws = found.tests[number], found.spec.bootstrap
+    primary = [name for name in found.spec.primary if name in METRICS]
+    stand_ins = [name for name, metric in METRICS.items() if metric.family == "stand-in features"]
+    main = [name for name in [*primary, *SECONDARY] if name not in stand_ins]
+    return (
+        board(test, main, draws=draws),
+        board(test, stand_ins, draws=draws),
+        board(test, list(METRICS), draws=draws),
+    )
+
+
+def render(found: Gathered, boards: sections.Boards) -> str:
+    """The page as text."""
+    parts = (
+        ("overview", "Data sets", sections.overview(found)),
+        ("leaderboard", "Leaderboard", sections.leaderboard(found, boards)),
+        ("gallery", "Galleries", sections.galleries(found)),
+        ("stain", "Stain per case", sections.per_case(found)),
+        ("cases", "Cases and registration", sections.cases(found)),
+        ("tiles", "Tiles and DAB masks", sections.tiles(found)),
+        ("training", "Training", sections.training(found)),
+        ("provenance", "Provenance", sections.provenance(found, benchmark_times(found.results))),
+    )
+    links = join(tag("a", title, href=f"#{anchor}") for anchor, title, _ in parts)
+    body = join(tag("section", tag("h2", title), content, id=anchor) for anchor, title, content in parts)
+    head = tag("header", tag("h1", found.spec.title), tag("p", RESEARCH_ONLY, class_="research"))
+    foot = tag("footer", tag("p", RESEARCH_ONLY), tag("p", "Ids only: no names of slides, files or people."))
+    zoom = tag("dialog", tag("img", alt=""), id="zoom")
+    content = join([tag("nav", tag("b", "hepipe"), links), tag("main", head, body, foot), zoom])
+    style, script = (
+        resources.files("hepipe.report").joinpath("pages", name).read_text(encoding="utf-8")
+        for name in ("report.css", "report.js")
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"{tag('title', found.spec.title)}<style>{Html(style)}</style></head>"
+        f"<body>{content}<script>{Html(script)}</script></body></html>\n"
+    )
+
+
+def benchmark_times(results: Path) -> list[tuple[str, int, float, float]]:
+    """Rule, jobs, seconds in all and of the longest job, slowest rule first, from what Snakemake measured."""
+    seconds: dict[str, list[float]] = {}
+    for path in sorted((results / "benchmarks").glob("**/*.tsv")):
+        rule = path.relative_to(results / "benchmarks").parts[0].removesuffix(".tsv")
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                try:
+                    seconds.setdefault(rule, []).append(float(row["s"]))
+                except (KeyError, TypeError, ValueError):
+                    continue
+    found = [(rule, len(times), sum(times), max(times)) for rule, times in seconds.items()]
+    return sorted(found, key=lambda entry: -entry[2])

@@ -1,0 +1,131 @@
+"""Tables beside the page: the status of every case as TSV, and what the page shows as CSV."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from hepipe.report.gather import Gathered
+from hepipe.report.leaderboard import Board
+
+STATUS_COLUMNS = (
+    "dataset",
+    "case_id",
+    "patient_id",
+    "her2_score",
+    "split",
+    "n_tiles",
+    "n_kept",
+    "state",
+    "stage",
+    "reason",
+)
+BOARD_COLUMNS = (
+    "run",
+    "dataset",
+    "split",
+    "metric",
+    "value",
+    "sd_over_tiles",
+    "ci95_low",
+    "ci95_high",
+    "case_mean",
+    "n_tiles",
+    "n_left_out",
+    "status",
+    "note",
+)
+CASE_COLUMNS = ("run", "dataset", "split", "case_id", "metric", "value")
+
+
+def status_rows(found: Gathered) -> list[dict[str, object]]:
+    """A row per case."""
+    return [
+        {
+            "dataset": dataset.name,
+            "case_id": case.case_id,
+            "patient_id": case.patient_id or "",
+            "her2_score": case.her2_score or "",
+            "split": case.split or "",
+            "n_tiles": case.n_tiles,
+            "n_kept": case.n_kept,
+            "state": case.status.state,
+            "stage": case.status.stage or "",
+            "reason": case.status.reason,
+        }
+        for dataset in found.datasets
+        for case in dataset.cases
+    ]
+
+
+def board_rows(boards: Iterable[tuple[str, str, Board]]) -> list[dict[str, object]]:
+    """A row per run, test set and metric."""
+    return [
+        {
+            "run": run,
+            "dataset": dataset,
+            "split": split,
+            "metric": metric.name,
+            "value": _number(cell.value),
+            "sd_over_tiles": _number(cell.sd),
+            "ci95_low": _number(cell.low),
+            "ci95_high": _number(cell.high),
+            "case_mean": _number(cell.case_mean),
+            "n_tiles": cell.n,
+            "n_left_out": cell.left_out,
+            "status": cell.reason or "ok",
+            "note": cell.note,
+        }
+        for dataset, split, board in boards
+        for run in board.runs
+        for metric in board.metrics
+        for cell in [board.cells[run, metric.name]]
+    ]
+
+
+def case_rows(found: Gathered) -> list[dict[str, object]]:
+    """A row per run, test set, case and metric of a case."""
+    return [
+        {"run": run, "dataset": test.dataset, "split": test.split, "case_id": case, "metric": name, "value": value}
+        for test in found.tests
+        for run, scores in test.scores.items()
+        for case, values in sorted(scores.of_case.items())
+        for name, value in values.items()
+        if math.isfinite(value)
+    ]
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, separator: str) -> None:
+    """Write a table whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, delimiter=separator, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _one_line(row[name]) for name in columns} for row in rows)
+    os.replace(beside, path)
+
+
+def write_tables(folder: Path, found: Gathered, boards: Iterable[tuple[str, str, Board]]) -> None:
+    """Every table as CSV, in a folder that appears whole."""
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    write_rows(beside / "status.csv", STATUS_COLUMNS, status_rows(found), separator=",")
+    write_rows(beside / "leaderboard.csv", BOARD_COLUMNS, board_rows(boards), separator=",")
+    write_rows(beside / "cases.csv", CASE_COLUMNS, case_rows(found), separator=",")
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(beside, folder)
+
+
+def _number(value: float) -> object:
+    return value if math.isfinite(value) else ""
+
+
+def _one_line(value: object) -> object:
+    return " ".join(value.split()) if isinstance(value, str) else value
