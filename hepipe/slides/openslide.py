@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 from jaxtyping import UInt8
+from PIL import ImageCms
 
 from hepipe.errors import SlideError
 from hepipe.slides.metadata import accept_mpp, family, ome_mpp, refuse_other_samples
@@ -65,8 +66,11 @@ class OpenSlideSlide(PyramidSlide):
             raise SlideError(self.slide_id, "some pixels do not decode; the file is damaged or cut short") from error
 
     def icc_profile(self) -> bytes | None:
-        """The colour profile that openslide finds."""
-        profile = self._handle.color_profile
+        """The colour profile that openslide finds; None too for one that is none of a known form."""
+        try:
+            profile = self._handle.color_profile
+        except (openslide.OpenSlideError, ImageCms.PyCMSError, OSError):
+            return None
         return None if profile is None else bytes(profile.tobytes())
 
     def close(self) -> None:

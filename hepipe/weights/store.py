@@ -27,13 +27,14 @@ class RoleState:
     Attributes:
         role: Which.
         path: The file that fills it, or would.
-        state: `ok`, `missing`, `wrong hash`.
+        state: `ok`, `missing`, `wrong hash`, `wrong tensors`. The last is only told of converted files, whose header
+            lists their tensors; for others `load` tells it.
         sha256: Of the file as it came from upstream; empty when missing.
     """
 
     role: Role
     path: Path | None
-    state: Literal["ok", "missing", "wrong hash"]
+    state: Literal["ok", "missing", "wrong hash", "wrong tensors"]
     sha256: str
 
 
@@ -49,9 +50,12 @@ def state(name: str, *, folder: Path | None = None) -> RoleState:
     converted = place / f"{name}.safetensors"
     if converted.is_file():
         record = _record(converted)
-        sound = bool(record) and file_sha256(converted) == record.get("file_sha256")
         source = str(record.get("sha256", ""))
-        return RoleState(wanted, converted, "ok" if sound and _is_right(wanted, source) else "wrong hash", source)
+        if file_sha256(converted) != record.get("file_sha256") or not _is_right(wanted, source):
+            return RoleState(wanted, converted, "wrong hash", source)
+        shapes = _header(converted)
+        fits = all(shapes.get(tensor) == shape for tensor, shape in wanted.tensors.items())
+        return RoleState(wanted, converted, "ok" if fits else "wrong tensors", source)
     for path in [*(place / file for file in wanted.files), *_packaged(wanted)]:
         if path.is_file():
             sha256 = file_sha256(path)
@@ -68,7 +72,7 @@ def find(name: str, *, folder: Path | None = None) -> Path:
     """The file that fills a role.
 
     Raises:
-        WeightsError: None does, or it has the wrong hash.
+        WeightsError: None does, or it has the wrong hash or tensors.
     """
     found = state(name, folder=folder)
     if found.state == "missing" or found.path is None:
@@ -80,6 +84,11 @@ def find(name: str, *, folder: Path | None = None) -> Path:
         raise WeightsError(
             f"weights {name}: {found.path.name} has SHA-256 {found.sha256[:PREFIX_DIGITS] or 'unknown'}…, "
             f"{found.role.sha256[:PREFIX_DIGITS] or 'that of its record'}… expected; fetch the file again"
+        )
+    if found.state == "wrong tensors":
+        raise WeightsError(
+            f"weights {name}: {found.path.name} holds other tensors than {', '.join(found.role.tensors)} of "
+            f"{found.role.files[0]}; add the right file again"
         )
     return found.path
 
@@ -178,6 +187,13 @@ def _packaged(wanted: Role) -> list[Path]:
         return []
     spec = importlib.util.find_spec(wanted.package)
     return [] if spec is None or spec.origin is None else [Path(spec.origin).parent / wanted.inside]
+
+
+def _header(converted: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor, read without torch: a length and JSON at the start of the file."""
+    with converted.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
 def _record_path(converted: Path) -> Path:

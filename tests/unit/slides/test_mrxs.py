@@ -7,6 +7,7 @@ import pytest
 from slide_files import halves, tissue_picture, write_mrxs
 
 from hepipe.geometry import Box
+from hepipe.slides.completeness import is_cut_short
 from hepipe.slides.open import open_slide
 from hepipe.slides.reader import Slide
 
@@ -49,3 +50,21 @@ def test_an_overview_shows_the_area_with_pixels(slide: Slide):
     assert overview.shape == (128, 128, 3)
     assert mpp == 0.5
     assert overview[64:, :64].min() == 255
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
+def test_a_data_file_cut_short_is_noticed(tmp_path: Path, tile: np.ndarray, kept: float):
+    write_mrxs(tmp_path / "a.mrxs", {(0, 0): tile, (1, 1): tile}, across=2, down=2, mpp=0.5)
+    assert not is_cut_short(tmp_path / "a.mrxs")
+    data = tmp_path / "a/Data0000.dat"
+    data.write_bytes(data.read_bytes()[: int(data.stat().st_size * kept)])
+    assert is_cut_short(tmp_path / "a.mrxs")
+    data.unlink()
+    assert is_cut_short(tmp_path / "a.mrxs")
+
+
+def test_an_index_cut_short_is_noticed(tmp_path: Path, tile: np.ndarray):
+    write_mrxs(tmp_path / "a.mrxs", {(0, 0): tile}, across=2, down=2, mpp=0.5)
+    index = tmp_path / "a/Index.dat"
+    index.write_bytes(index.read_bytes()[:-4])
+    assert is_cut_short(tmp_path / "a.mrxs")

@@ -122,3 +122,14 @@ def test_the_folder_is_the_option_then_the_variable_then_the_default(monkeypatch
     monkeypatch.setenv("HEPIPE_WEIGHTS", "elsewhere")
     assert store.weights_folder() == Path("elsewhere")
     assert store.weights_folder(Path("here")) == Path("here")
+
+
+def test_a_converted_file_with_other_tensors_is_told_by_its_header(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store.add("toy", source, folder=tmp_path / "w")
+    toy = Role("toy", ("toy-1.pth",), "", "toys", "none", "play", {"b.weight": (2, 3)})
+    monkeypatch.setattr(store, "role", lambda name: toy)
+    assert store.state("toy", folder=tmp_path / "w").state == "wrong tensors"
+    with pytest.raises(WeightsError, match=r"toy.safetensors holds other tensors than b.weight of toy-1.pth"):
+        store.find("toy", folder=tmp_path / "w")
