@@ -286,12 +286,12 @@ def _measures(record: CaseStains) -> tuple[list[Measure], DabMask]:
     """Every measurement of a tile, and the DAB mask, with the stains of the case bound in."""
     from hepipe.config import StainsSpec
     from hepipe.quality.blur import blur
-    from hepipe.quality.bubble import bubble
     from hepipe.quality.crease import crease
     from hepipe.quality.doubling import doubling
     from hepipe.quality.loss import loss
     from hepipe.quality.misalignment import misalignment
     from hepipe.quality.pen import pen
+    from hepipe.quality.rim import rim
     from hepipe.quality.shade import shade
     from hepipe.quality.stain import stain_amounts
     from hepipe.stains.dab import dab_mask
@@ -310,7 +310,8 @@ def _measures(record: CaseStains) -> tuple[list[Measure], DabMask]:
 
     amounts = functools.partial(stain_amounts, of_he=of_he, of_ihc=of_ihc)
     lost = functools.partial(loss, white_he=of_he.white, white_ihc=of_ihc.white)
-    return [lost, pen, crease, bubble, shade, blur, doubling, misalignment, amounts], mask
+    shaded = functools.partial(shade, white_he=of_he.white, white_ihc=of_ihc.white)
+    return [lost, pen, crease, rim, shaded, blur, doubling, misalignment, amounts], mask
 
 
 def _say_stains(record: CaseStains) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from hepipe.quality.pixels import low_pass, shrink, total_od
 
-WORK_MPP = 1.0
+WORK_MPP = 0.5
 NEAR_UM, FAR_UM = 4.0, 20.0
 """Lags looked at; nearer ones belong to the structures themselves."""
 

@@ -11,7 +11,7 @@ from hepipe.errors import ConfigError
 from hepipe.status import OK, CaseStatus, failed, review
 
 ORDER = (
-    "outside_frac", "white_frac", "lost_frac", "pen", "edge", "crease", "bubble", "shade", "blur", "doubling",
+    "outside_frac", "white_frac", "lost_frac", "pen", "rim_um", "crease", "shade", "veil", "blur", "doubling",
     "dab_saturated_frac", "shift_um", "ncc_peak",
 )  # fmt: skip
 """What is named first as the reason: causes before what follows from them; H&E before IHC."""

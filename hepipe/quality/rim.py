@@ -19,7 +19,7 @@ MIN_RIDGE_OD = 0.10
 MIN_LENGTH_UM = 40.0
 
 
-def bubble(he: UInt8[np.ndarray, "h w 3"], ihc: UInt8[np.ndarray, "h w 3"], mpp: float) -> Mapping[str, float]:
+def rim(he: UInt8[np.ndarray, "h w 3"], ihc: UInt8[np.ndarray, "h w 3"], mpp: float) -> Mapping[str, float]:
     """`rim_um_he`, `rim_um_ihc`: extent of the longest thin line that is dark in all colours, µm; 0 for none."""
     return {"rim_um_he": longest_rim_um(he, mpp), "rim_um_ihc": longest_rim_um(ihc, mpp)}
 
