@@ -199,9 +199,9 @@ def read_scores(path: Path) -> RunScores:
         if tile_id is not None:
             tiles.setdefault(metric, np.full(len(first), np.nan))[place[tile_id]] = values[row]
         elif case_id is not None:
-            of_case.setdefault(case_id, {})[metric] = values[row]
+            of_case.setdefault(case_id, {})[metric] = float(values[row])
         else:
-            of_set[metric] = values[row]
+            of_set[metric] = float(values[row])
         if columns["status"][row] != "ok" and (tile_id is not None or case_id is None):
             reasons.setdefault(metric, Counter())[columns["status"][row]] += 1
     return RunScores(
