@@ -120,7 +120,10 @@ def models() -> None:
         typer.echo(f"{entry.name}  {entry.title}")
         typer.echo(f"    {entry.pairing}; tiles: {entry.size_in_words()}; presets: {', '.join(entry.presets)}")
         for preset in entry.presets:
-            takes = [*entry.needs_of(preset), *(f"part {part}" for part in entry.parts_of(preset))]
+            takes = [*entry.needs_of(preset)]
+            for part, need in entry.parts_of(preset).items():
+                source = f"weights {need.role}" if need.kind == "weights" else "another run"
+                takes.append(f"{part} from {source}" + (" (may be absent)" if need.optional else ""))
             if takes:
                 typer.echo(f"    {preset} takes {', '.join(takes)}")
 
