@@ -6,6 +6,7 @@ blurred (the others). Each works in its slide's own frame, so truth and pixels s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -32,14 +33,28 @@ class Placed:
         return np.asarray(self.cover > 0.35)
 
 
-def place(planted: Planted, tissue: Field, rng: np.random.Generator) -> Placed:
-    """Choose where an artifact lies: over tissue, since elsewhere nobody minds it.
+def place(planted: Planted, tissue: Field, rng: np.random.Generator, others: Sequence[Placed] = ()) -> Placed:
+    """Choose where an artifact lies: over tissue, since elsewhere nobody minds it, and off the others if it can.
 
     Args:
         planted: What to place.
         tissue: Substance of the slide, 0 to 1, level 0.
         rng: Generator of this artifact alone.
+        others: Those placed before on this slide.
     """
+    best, least = _placed(planted, tissue, rng), np.inf
+    tried = best
+    for _ in range(5):
+        shared = sum(float((tried.mask & other.mask).sum()) for other in others) / max(float(tried.mask.sum()), 1)
+        if shared < least:
+            best, least = tried, shared
+        if shared < 0.02:
+            break
+        tried = _placed(planted, tissue, rng)
+    return best
+
+
+def _placed(planted: Planted, tissue: Field, rng: np.random.Generator) -> Placed:
     size = 0.6 + 0.8 * planted.severity
     reach = float(np.sqrt((tissue > 0.3).sum()))
     center = _on_tissue(tissue, rng)
@@ -76,11 +91,11 @@ def change_density(
     kind, severity, cover = placed.planted.kind, placed.planted.severity, placed.cover
     if kind == "pen":
         inks = np.array([[1.1, 0.62, 0.12], [0.95, 0.25, 0.75], [1.0, 1.0, 0.95]], np.float32)
-        ink = inks[int(rng.integers(3))] * np.float32(0.08 + 1.1 * severity)
+        ink = inks[int(rng.integers(3))] * np.float32(0.02 + 1.15 * severity)
         uneven = np.clip(1 + 0.12 * blobs(rng, cover.shape, 12.0) + 0.06 * blobs(rng, cover.shape, 2.0), 0.3, None)
         od += (cover * uneven)[..., None] * ink
     elif kind == "shade":
-        od += (np.float32(0.05 + 0.5 * severity) * cover)[..., None] * np.array([0.95, 1, 1.05], np.float32)
+        od += (np.float32(0.04 + 0.4 * severity) * cover)[..., None] * np.array([0.95, 1, 1.05], np.float32)
     elif kind in ("bubble", "edge"):
         rim = _rim(cover, 3.0 / MPP if kind == "bubble" else 2.0 / MPP)
         od += (np.float32(0.1 + 0.9 * severity) * rim)[..., None]
@@ -139,14 +154,14 @@ def mask_of(placed: list[Placed], shape: tuple[int, int]) -> UInt8[np.ndarray, "
     return labels
 
 
-def records(placed: list[Placed]) -> list[dict[str, float | int | str]]:
-    """What the truth says of each artifact."""
+def records(placed: list[Placed], labels: UInt8[np.ndarray, "h w"]) -> list[dict[str, float | int | str]]:
+    """What the truth says of each artifact; the area is what `mask_of` shows of it."""
     return [
         {
             "kind": one.planted.kind,
             "severity": one.planted.severity,
             "stain": one.planted.stain,
-            "area_um2": round(float(one.mask.sum()) * MPP**2, 1),
+            "area_um2": float((labels == LABELS[one.planted.kind]).sum() * MASK_UM**2),
             "label": LABELS[one.planted.kind],
         }
         for one in placed
@@ -219,7 +234,7 @@ def _blob(
 ) -> Field:
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     reach = radius * (1 + np.float32(wobble) * blobs(rng, shape, max(radius / 2, 4.0)))
-    soft = 3.0 if wobble < 0.1 else max(0.3 * radius, 4)
+    soft = 3.0 if wobble < 0.1 else max(0.5 * radius, 4)
     return ramp(reach - np.hypot(x - center[0], y - center[1]), soft)
 
 

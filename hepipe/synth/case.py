@@ -59,9 +59,8 @@ def draw_case(plan: Plan, *, filled: bool = False) -> Drawn:
         ihc = {name: getattr(layers, name) for name in _IHC}
     else:
         substance = layers.cytoplasm + layers.fibre + layers.ground > 0.05
-        rows, columns = np.flatnonzero(substance.any(axis=1)), np.flatnonzero(substance.any(axis=0))
-        box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-        transform, size = draw_transform(plan, box, margin_px=GLASS_UM / MPP)
+        outline = _border(substance)
+        transform, size = draw_transform(plan, outline, margin_px=GLASS_UM / MPP)
         map_x, map_y = invert(transform, size)
         ihc = {name: pull(getattr(layers, name), map_x, map_y) for name in _IHC}
         del map_x, map_y
@@ -105,6 +104,10 @@ def write_truth(path: Path, drawn: Drawn, *, spec: SynthSpec, subject: str) -> N
     plan, bio = drawn.plan, drawn.plan.biology
     values = spec.model_dump(mode="json", exclude={"patients", "pairs", "pair_px"})  # none of them changes a case
     provenance = Provenance(artefact="truth", subject=subject, spec=values, inputs={"spec": digest(values)})
+    labels = {
+        "he": marks.mask_of(drawn.placed["he"], drawn.he.shape[:2]),
+        "ihc": marks.mask_of(drawn.placed["ihc"], drawn.ihc.shape[:2]),
+    }
     with whole(path) as beside:
         group = write_group(
             beside,
@@ -121,7 +124,10 @@ def write_truth(path: Path, drawn: Drawn, *, spec: SynthSpec, subject: str) -> N
             artifacts_mpp=marks.MASK_UM,
             labels=dict(LABELS),
             cell_kinds=list(CELL_KINDS),
-            artifacts=[record for stain in ("he", "ihc") for record in marks.records(drawn.placed[stain])],
+            artifacts=[
+                *marks.records(drawn.placed["he"], labels["he"]),
+                *marks.records(drawn.placed["ihc"], labels["ihc"]),
+            ],
             stains={stain: _look_record(getattr(plan, stain)) for stain in ("he", "ihc")},
         )
         transform = drawn.ihc_from_he
@@ -134,8 +140,8 @@ def write_truth(path: Path, drawn: Drawn, *, spec: SynthSpec, subject: str) -> N
         )
         arrays = {
             "dab": drawn.dab,
-            "artifacts_he": marks.mask_of(drawn.placed["he"], drawn.he.shape[:2]),
-            "artifacts_ihc": marks.mask_of(drawn.placed["ihc"], drawn.ihc.shape[:2]),
+            "artifacts_he": labels["he"],
+            "artifacts_ihc": labels["ihc"],
         }
         for name, values_ in arrays.items():
             group.create_array(name, shape=values_.shape, chunks=values_.shape, dtype=values_.dtype)[:] = values_
@@ -170,6 +176,14 @@ def landmarks(drawn: Drawn, count: int = N_LANDMARKS) -> Float[np.ndarray, "n 4"
     return np.concatenate([he, drawn.ihc_from_he(he)], axis=1)
 
 
+def _border(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
+    """First and last px of every row of a mask: all that a rotated bounding box needs; px0."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    first = mask[rows].argmax(axis=1)
+    last = mask.shape[1] - mask[rows][:, ::-1].argmax(axis=1)
+    return np.stack([np.concatenate([first, last]), np.concatenate([rows, rows + 1])], axis=1).astype(np.float64)
+
+
 def _write_landmarks(path: Path, drawn: Drawn) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -184,7 +198,7 @@ def _develop(
     look: Look = getattr(plan, stain)
     tissue = np.clip(substance["cytoplasm"] + substance["fibre"] + substance.get("ground", 0), 0, 1)
     for number, planted in enumerate(one for one in plan.artifacts if one.stain == stain):
-        one = marks.place(planted, tissue, plan.rng(f"artifact-{stain}-{number}"))
+        one = marks.place(planted, tissue, plan.rng(f"artifact-{stain}-{number}"), placed[stain])
         marks.change_substance(substance, one)
         placed[stain].append(one)
     draw = scanner.stain_he if stain == "he" else scanner.stain_ihc

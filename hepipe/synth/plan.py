@@ -127,7 +127,7 @@ class Plan:
 # (0: none or faint in at most 10 %; 1+: faint, incomplete; 2+: weak to moderate, complete; 3+: intense, complete).
 _MEMBRANES: dict[Score, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "0": ((0.03, 0.07), (0.0, 0.08), (0.2, 0.4)),
-    "1+": ((0.17, 0.27), (0.35, 0.6), (0.35, 0.55)),
+    "1+": ((0.2, 0.3), (0.35, 0.6), (0.35, 0.55)),
     "2+": ((0.36, 0.58), (0.6, 0.85), (0.75, 0.95)),
     "3+": ((0.95, 1.4), (0.88, 0.99), (0.95, 1.0)),
 }

@@ -26,8 +26,7 @@ def stain_he(layers: Mapping[str, Field], look: Look, rng: np.random.Generator) 
     thick = _thickness(nuclei.shape, look, rng)
     od = _mix(hematoxylin * thick * look.strengths[0], eosin * thick * look.strengths[1], look)
     # Red cells take eosin and keep haemoglobin's orange: less red, more blue absorbed.
-    od += (layers["blood"] * thick)[..., None] * np.array([0.1, 0.5, 0.42], np.float32)
-    return od
+    return _add(od, layers["blood"] * thick, (0.1, 0.5, 0.42))
 
 
 def stain_ihc(layers: Mapping[str, Field], look: Look, rng: np.random.Generator) -> Float[np.ndarray, "h w 3"]:
@@ -40,21 +39,18 @@ def stain_ihc(layers: Mapping[str, Field], look: Look, rng: np.random.Generator)
     tissue = layers["cytoplasm"] + layers["fibre"]
     hematoxylin = 0.4 * layers["nuclei_ihc"] + 0.045 * layers["cytoplasm"] + 0.04 * layers["fibre"]
     dab = layers["dab"] * thick
-    od = _mix(hematoxylin * thick * look.strengths[0], np.zeros_like(dab), look)
-    brown = look.vectors[1].astype(np.float32)
-    scatter = np.float32(0.24) * dab**2 / (1 + dab)
-    od += dab[..., None] * brown + scatter[..., None] * np.array([1.0, 0.75, 0.35], np.float32)
-    od += (0.02 * tissue + 0.06 * layers["blood"])[..., None] * np.array([0.5, 0.75, 1.0], np.float32)
-    return od
+    od = _mix(hematoxylin * thick * look.strengths[0], dab, look)
+    _add(od, np.float32(0.24) * dab**2 / (1 + dab), (1.0, 0.75, 0.35))
+    return _add(od, 0.02 * tissue + 0.06 * layers["blood"], (0.5, 0.75, 1.0))
 
 
 def scan(od: Float[np.ndarray, "h w 3"], look: Look, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
     """Grey values: light through the section, blurred by the optics, coloured and noisy by the sensor."""
-    light = np.empty_like(od)
-    cv2.exp(od * np.float32(-np.log(10)), light)
+    light = cv2.exp(od * np.float32(-np.log(10)))
     light = cv2.GaussianBlur(light, (0, 0), look.blur_px)
-    light = np.float32(0.008) + np.float32(0.992) * light
-    light = light @ look.colors.T.astype(np.float32)
+    light *= np.float32(0.992)
+    light += np.float32(0.008)  # flare: no scanner sees true black
+    light = cv2.transform(light, look.colors.astype(np.float32))
     np.clip(light, 0, None, out=light)
     cv2.pow(light, look.gamma, light)
     light *= np.array(look.white, np.float32)
@@ -68,5 +64,16 @@ def _thickness(shape: tuple[int, int], look: Look, rng: np.random.Generator) -> 
 
 
 def _mix(first: Field, second: Field, look: Look) -> Float[np.ndarray, "h w 3"]:
-    vectors = look.vectors.astype(np.float32)
-    return np.asarray(first[..., None] * vectors[0] + second[..., None] * vectors[1], np.float32)
+    od = np.empty((*first.shape, 3), np.float32)
+    for channel, (one, two) in enumerate(look.vectors.T.astype(np.float32)):
+        od[..., channel] = first * one + second * two
+    return od
+
+
+def _add(
+    od: Float[np.ndarray, "h w 3"], amount: Field, color: tuple[float, float, float]
+) -> Float[np.ndarray, "h w 3"]:
+    """A substance of one colour more, in place: three-channel temporaries are what fills the memory."""
+    for channel, part in enumerate(color):
+        od[..., channel] += amount * np.float32(part)
+    return od

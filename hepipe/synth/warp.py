@@ -16,28 +16,26 @@ TAPER = 0.15
 """The displacement fades to 0 over this share of the side, so that it does not jump where the H&E slide ends."""
 _COARSE_PX, _FINE_PX = 8, 2
 """The inverse is solved at every 8th px of the IHC slide, mended at every 2nd, and interpolated between."""
+_AT_ONCE = 200_000
+"""Points solved together: a whole slide's would hold half a gigabyte of temporary arrays."""
 
 
 def draw_transform(
-    plan: Plan, tissue_box: tuple[float, float, float, float], *, margin_px: float
+    plan: Plan, tissue: Float[np.ndarray, "n 2"], *, margin_px: float
 ) -> tuple[Transform, tuple[int, int]]:
     """The true `ihc_from_he` and the size (width, height) of an IHC canvas that holds the tissue.
 
     Args:
         plan: The case.
-        tissue_box: Left, top, right, bottom of the tissue on the H&E slide, px0.
+        tissue: Points (x, y) of the tissue's border on the H&E slide, px0.
         margin_px: Glass around the tissue on the IHC slide.
     """
     field = _displacement(plan)
     linear = _linear(plan.placement)
-    left, top, right, bottom = tissue_box
-    middle = translation(-(left + right) / 2, -(top + bottom) / 2)
-    corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
-    reach = np.abs(apply_affine(linear @ middle, corners)).max(axis=0)
-    reach += float(np.abs(field).max()) / MPP + margin_px
-    width, height = (int(np.ceil(2 * side)) for side in reach)
-    affine = translation(width / 2, height / 2) @ linear @ middle
-    return Transform(affine, MPP, MPP, field, FIELD_UM), (width, height)
+    warped = Transform(linear, MPP, MPP, field, FIELD_UM)(tissue)
+    low, high = warped.min(axis=0) - margin_px, warped.max(axis=0) + margin_px
+    width, height = (int(side) for side in np.ceil(high - low))
+    return Transform(translation(-low[0], -low[1]) @ linear, MPP, MPP, field, FIELD_UM), (width, height)
 
 
 def aligned(side_px: int) -> tuple[Transform, tuple[int, int]]:
@@ -63,7 +61,9 @@ def invert(transform: Transform, size: tuple[int, int]) -> tuple[Float[np.ndarra
         start = apply_affine(backward, np.stack([(x.ravel() + 0.5) * step, (y.ravel() + 0.5) * step], axis=1))
         he = start + shift.reshape(-1, 2)
         for _ in range(rounds):
-            he = he + start - apply_affine(backward, transform(he))
+            for part in range(0, len(he), _AT_ONCE):
+                some = slice(part, part + _AT_ONCE)
+                he[some] += start[some] - apply_affine(backward, transform(he[some]))
         shift = (he - start).astype(np.float32).reshape(grid[1], grid[0], 2)
     shift = cv2.resize(shift, (columns * _COARSE_PX, rows * _COARSE_PX), interpolation=cv2.INTER_LINEAR)
     shift = shift[:height, :width]

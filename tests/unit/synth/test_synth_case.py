@@ -11,7 +11,9 @@ import zarr
 from hepipe.config import SynthSpec
 from hepipe.geometry import Transform
 from hepipe.stores.arrays import open_group
+from hepipe.synth.architecture import draw_architecture
 from hepipe.synth.case import draw_case, write_case
+from hepipe.synth.cells import place_cells
 from hepipe.synth.plan import LABELS, plan_case
 
 SPEC = SynthSpec(side_um=400)
@@ -22,6 +24,12 @@ def cohort(tmp_path_factory):
     """The first four cases, one of each score, small."""
     root = tmp_path_factory.mktemp("cohort")
     return {number: (root / str(number), write_case(SPEC, number, root / str(number))) for number in range(1, 5)}
+
+
+@pytest.fixture(scope="module")
+def clean():
+    """The same four cases in memory, without artifacts."""
+    return {n: draw_case(plan_case(SynthSpec(side_um=400, artifacts=False), n)) for n in range(1, 5)}
 
 
 def truth_transform(folder):
@@ -61,11 +69,13 @@ def test_a_case_drawn_again_has_the_same_bytes(cohort, tmp_path):
     assert {path.name for path in folder.iterdir()} == {"he.tif", "ihc.tif", "landmarks.csv", "truth.zarr"}
 
 
-def test_drawing_over_a_case_keeps_what_else_lies_there(cohort, tmp_path):
-    (tmp_path / "note.txt").write_text("mine")
-    write_case(SPEC, 1, tmp_path)
-    write_case(SPEC, 1, tmp_path)
-    assert (tmp_path / "note.txt").read_text() == "mine"
+def test_drawing_over_a_case_keeps_what_else_lies_there(cohort):
+    folder, _ = cohort[1]
+    (folder / "note.txt").write_text("mine")
+    (folder / "truth.zarr" / "old").write_text("gone")
+    write_case(SPEC, 1, folder)
+    assert (folder / "note.txt").read_text() == "mine"
+    assert not (folder / "truth.zarr" / "old").exists()
 
 
 def test_landmarks_follow_the_true_transform(cohort):
@@ -81,9 +91,9 @@ def test_landmarks_follow_the_true_transform(cohort):
 
 
 @pytest.mark.parametrize("number", [1, 2, 4])
-def test_nuclei_lie_in_both_scans_where_the_truth_puts_them(number):
+def test_nuclei_lie_in_both_scans_where_the_truth_puts_them(clean, number):
     """The mean picture around all kept nuclei is centred to well below half a px."""
-    drawn = draw_case(plan_case(SynthSpec(side_um=400, artifacts=False), number))
+    drawn = clean[number]
     cells = drawn.section.cells
     some = cells.only(cells.kept & cells.is_kind("fibroblast", "lymphocyte"))
     he = np.stack([some.x, some.y], axis=1).astype(float)
@@ -101,10 +111,9 @@ def test_nuclei_lie_in_both_scans_where_the_truth_puts_them(number):
         assert abs((weight.sum(axis=1) * reach).sum() / weight.sum()) < 0.4
 
 
-def test_brown_grows_with_the_score():
+def test_brown_grows_with_the_score(clean):
     brown, positive = [], []
-    for number in range(1, 5):
-        drawn = draw_case(plan_case(SynthSpec(side_um=400, artifacts=False), number))
+    for drawn in clean.values():
         pixels = drawn.ihc.astype(float)
         brown.append(np.clip(pixels[..., 0] - pixels[..., 2] - 15, 0, None).mean())
         positive.append(drawn.dab.mean())
@@ -136,15 +145,16 @@ def test_the_truth_says_what_was_planted_and_where(cohort):
             pixels = getattr(drawn, record["stain"])
             assert labels.shape == tuple(-(-side // 8) for side in pixels.shape[:2])
             assert record["label"] == LABELS[record["kind"]]
-            area = (labels == record["label"]).sum() * 16
-            assert area == pytest.approx(record["area_um2"], rel=0.35), record
+            assert (labels == record["label"]).sum() * 16 == record["area_um2"] > 0
+            outlined = next(p for p in drawn.placed[record["stain"]] if p.planted.kind == record["kind"])
+            assert record["area_um2"] == pytest.approx(outlined.mask.sum() * 0.25, rel=0.5)
             found += 1
         assert group["nuclei/x_px0"].shape == (len(drawn.section.cells),)
     assert found == 12
 
 
-def test_only_the_ihc_has_the_control_tissue():
-    drawn = draw_case(plan_case(SynthSpec(side_um=400, artifacts=False), 3))
+def test_only_the_ihc_has_the_control_tissue(clean):
+    drawn = clean[3]
     right = drawn.ihc[:, -520:].astype(float)
     assert np.clip(right[..., 0] - right[..., 2] - 30, 0, None).mean() > 0.3
     cells = drawn.section.cells
@@ -152,8 +162,7 @@ def test_only_the_ihc_has_the_control_tissue():
     assert drawn.ihc_from_he(he)[:, 0].max() < drawn.ihc.shape[1] - 520
 
 
-def test_a_consecutive_section_shows_fewer_of_the_same_cells():
-    restained = draw_case(plan_case(SynthSpec(side_um=400), 1)).section.cells.kept.mean()
-    consecutive = draw_case(plan_case(SynthSpec(side_um=400, section="consecutive"), 1)).section.cells.kept.mean()
-    assert restained > 0.9
-    assert consecutive < 0.65
+def test_a_consecutive_section_shows_fewer_of_the_same_cells(clean):
+    assert clean[1].section.cells.kept.mean() > 0.9
+    plan = plan_case(SynthSpec(side_um=400, section="consecutive"), 1)
+    assert place_cells(plan, draw_architecture(plan)).kept.mean() < 0.65

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from hepipe.config import SynthSpec, synth_rows
@@ -47,7 +49,7 @@ def test_the_cohort_has_flips_turns_in_situ_foci_controls_and_several_pieces():
 
 def test_membranes_get_stronger_with_the_score():
     by_score = {score: [p.biology.strength_od for p in PLANS if p.biology.score == score] for score in SCORES}
-    for weaker, stronger in zip(SCORES, SCORES[1:], strict=False):
+    for weaker, stronger in itertools.pairwise(SCORES):
         assert max(by_score[weaker]) < min(by_score[stronger])
 
 
