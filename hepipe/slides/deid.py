@@ -117,7 +117,9 @@ def private_words(folder: Path, *, results: Path) -> dict[str, str]:
                     (path.parent.name, f"folder {about}"),
                 ):
                     lower = word.lower()
-                    if len(word) >= MIN_WORD and lower not in GENERIC and not any(lower in name for name in public):
+                    # Of a short stem a name says nothing, and `he.jpg` is what our own pictures are called.
+                    is_short = len(word if "/" in word else Path(word).stem) < MIN_WORD
+                    if not is_short and lower not in GENERIC and not any(lower in name for name in public):
                         words.setdefault(word, what)
     return words
 

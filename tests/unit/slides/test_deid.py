@@ -130,6 +130,12 @@ def test_a_name_that_the_sheet_made_public_is_no_finding(tmp_path: Path):
     assert found(tmp_path) == []
 
 
+def test_a_short_name_is_no_finding_but_its_path_is(tmp_path: Path):
+    write_row(tmp_path, he="/clinic/block/He.jpg")
+    (tmp_path / "he.jpg.txt").write_text("he.jpg, from /clinic/block/He.jpg")
+    assert found(tmp_path) == ["he.jpg.txt: path of the he file of case C1 (text)"]
+
+
 def test_slides_that_lie_in_the_results_are_no_secret(tmp_path: Path):
     write_row(tmp_path, he=str(tmp_path / "synth/demo/s1-001/drawn.tif"))
     (tmp_path / "status.tsv").write_text("drawn.tif\n")
