@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 from hepipe.report.html import Html, safe
 
 WIDTH, HEIGHT = 460, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 24, 34
 SERIES = 8
 """Colours that the style sheet has; further series repeat them with a dash."""
 OUTLINE_RGB = (255, 214, 10)
@@ -103,7 +103,7 @@ def _axes(xs: tuple[float, float], ys: tuple[float, float], x_label: str, y_labe
         parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{value:.6g}</text>')
     parts.append(
         f'<text class="label" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{safe(x_label)}</text>'
-        f'<text class="label" x="{LEFT}" y="{HEIGHT - 4}">{safe(y_label)}</text>'
+        f'<text class="label" x="{LEFT}" y="12">{safe(y_label)}</text>'
     )
     return "".join(parts)
 

@@ -13,7 +13,7 @@ from hepipe.errors import StoreError
 from hepipe.metrics.catalog import METRICS, Metric
 from hepipe.report.figures import with_outline
 from hepipe.report.gather import DatasetView, RunScores, TestSet
-from hepipe.report.html import Content, Html, figure, image, join, tag
+from hepipe.report.html import Content, Html, figure, fold, image, join, tag
 from hepipe.sheet import SCORES
 from hepipe.stores.arrays import TileStore
 from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_table
@@ -34,10 +34,11 @@ FALLBACK = ("ssim", "mae")
 
 @dataclass(frozen=True)
 class Chosen:
-    """A tile of the gallery and why it is there."""
+    """A tile of the gallery, why it is there, and whether it is shown at once."""
 
     tile_id: str
     why: str
+    at_once: bool
 
 
 def choosing_metric(tests: TestSet, primary: Sequence[str]) -> Metric | None:
@@ -68,15 +69,14 @@ def choose(tests: TestSet, metric: Metric) -> list[Chosen]:
         for percentile in PERCENTILES if group else ():
             place = group[round((len(group) - 1) * percentile / 100)]
             label = "score unknown" if score is None else f"HER2 {score}"
-            chosen.setdefault(
-                first.tile_ids[place], Chosen(first.tile_ids[place], f"{label}, {percentile}th percentile")
-            )
+            why = f"{label}, {percentile}th percentile"
+            chosen.setdefault(first.tile_ids[place], Chosen(first.tile_ids[place], why, percentile == 50))
     for place in usable[:N_WORST]:
-        chosen.setdefault(first.tile_ids[place], Chosen(first.tile_ids[place], "among the worst"))
+        chosen.setdefault(first.tile_ids[place], Chosen(first.tile_ids[place], "among the worst", True))
     rest = [place for place in usable if first.tile_ids[place] not in chosen]
     for pick in np.random.default_rng(SEED).permutation(len(rest))[:N_RANDOM]:
         tile_id = first.tile_ids[rest[pick]]
-        chosen[tile_id] = Chosen(tile_id, "random")
+        chosen[tile_id] = Chosen(tile_id, "random", False)
     return list(chosen.values())
 
 
@@ -96,7 +96,7 @@ def gallery(dataset: DatasetView, tests: TestSet, metric: Metric, runs_folder: M
         run: {str(tile): at for at, tile in enumerate(store.group.attrs["tile_ids"])} for run, store in virtual.items()
     }
     stores: dict[str, TileStore] = {}
-    rows = []
+    rows: dict[bool, list[Html]] = {True: [], False: []}
     for chosen in choose(tests, metric):
         row = index[chosen.tile_id]
         store = stores.setdefault(row["store"], TileStore(dataset.folder / row["store"]))
@@ -109,10 +109,13 @@ def gallery(dataset: DatasetView, tests: TestSet, metric: Metric, runs_folder: M
             caption = join([tag("b", run), *_values(tests.scores[run], chosen.tile_id, metric)], " ")
             pictures.append(figure(_shown(drawn, f"{run} of {chosen.tile_id}"), caption, class_="virtual"))
         note = [tag("b", chosen.why), row["case_id"], f"HER2 {row['her2_score']}" if row["her2_score"] else None]
-        rows.append(tag("div", tag("p", join([n for n in note if n], " · "), class_="why"), *pictures, class_="strip"))
+        rows[chosen.at_once].append(
+            tag("div", tag("p", join([n for n in note if n], " · "), class_="why"), *pictures, class_="strip")
+        )
     left = len(tests.scores) - len(shown)
     tail = tag("p", f"{left} further runs are in the tables only.", class_="quiet") if left > 0 else Html("")
-    return join([tag("div", *rows, class_="gallery"), tail])
+    more = fold(f"{len(rows[False])} further tiles: 10th and 90th percentiles, random", *rows[False])
+    return join([tag("div", *rows[True], more if rows[False] else None, class_="gallery"), tail])
 
 
 def contact_sheet(dataset: DatasetView) -> Html:

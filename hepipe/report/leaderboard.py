@@ -20,7 +20,7 @@ from hepipe.metrics.catalog import METRICS, Metric
 from hepipe.report.gather import RunScores, TestSet
 
 _OF_IOD = {"iod_ccc": concordance_of_sums, "iod_pearson": pearson_of_sums, "iod_rel_err": relative_error_of_sums}
-SECONDARY = ("psnr", "ssim", "msssim", "css_ihc", "pos_fraction_error", "hscore_px_error", "dab_jsd_fixed", "dab_hd95")
+SECONDARY = ("pos_fraction_error", "hscore_px_error", "css_ihc", "ssim", "psnr")
 NO_INTERVAL = "one value for the whole set: no interval"
 
 

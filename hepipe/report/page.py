@@ -11,10 +11,11 @@ from hepipe.metrics.catalog import METRICS
 from hepipe.report import sections
 from hepipe.report.gather import Gathered, gather
 from hepipe.report.html import Html, join, tag
-from hepipe.report.leaderboard import SECONDARY, Board, board
+from hepipe.report.leaderboard import SECONDARY, board
 from hepipe.report.spec import ReportSpec
 from hepipe.report.tables import STATUS_COLUMNS, status_rows, write_rows, write_tables
 
+APART = ("stand-in features", "published features")
 RESEARCH_ONLY = "Research use only. Not a diagnostic test."
 
 
@@ -31,7 +32,7 @@ def write_report(results: Path, spec: ReportSpec, *, page: Path, status: Path, t
     found = gather(results, spec)
     boards = {(test.dataset, test.split): _boards(found, number) for number, test in enumerate(found.tests)}
     write_rows(status, STATUS_COLUMNS, status_rows(found), separator="\t")
-    write_tables(tables, found, [(*key, every) for key, (_, _, every) in boards.items()])
+    write_tables(tables, found, [(*key, of_test.every) for key, of_test in boards.items()])
     text = render(found, boards)
     page.parent.mkdir(parents=True, exist_ok=True)
     beside = page.with_name(f".{page.name}.{os.getpid()}")
@@ -41,16 +42,16 @@ def write_report(results: Path, spec: ReportSpec, *, page: Path, status: Path, t
     return f"report: {len(found.datasets)} data sets, {n_cases} cases, {len(found.runs)} runs, {len(text) / 1e6:.1f} MB"
 
 
-def _boards(found: Gathered, number: int) -> tuple[Board, Board, Board]:
-    """Primary metrics with the usual further ones, stand-ins, and everything."""
+def _boards(found: Gathered, number: int) -> sections.TestBoards:
     test, draws = found.tests[number], found.spec.bootstrap
-    primary = [name for name in found.spec.primary if name in METRICS]
-    stand_ins = [name for name, metric in METRICS.items() if metric.family == "stand-in features"]
-    main = [name for name in [*primary, *SECONDARY] if name not in stand_ins]
-    return (
-        board(test, main, draws=draws),
-        board(test, stand_ins, draws=draws),
-        board(test, list(METRICS), draws=draws),
+    apart = {family: [m.name for m in METRICS.values() if m.family == family] for family in APART}
+    aside = [name for names in apart.values() for name in names]
+    main = [name for name in (*found.spec.primary, *SECONDARY) if name not in aside]
+    return sections.TestBoards(
+        main=board(test, main, draws=draws),
+        stand_in=board(test, apart["stand-in features"], draws=draws),
+        published=board(test, apart["published features"], draws=draws),
+        every=board(test, list(METRICS), draws=draws),
     )
 
 
@@ -68,7 +69,9 @@ def render(found: Gathered, boards: sections.Boards) -> str:
     )
     links = join(tag("a", title, href=f"#{anchor}") for anchor, title, _ in parts)
     body = join(tag("section", tag("h2", title), content, id=anchor) for anchor, title, content in parts)
-    head = tag("header", tag("h1", found.spec.title), tag("p", RESEARCH_ONLY, class_="research"))
+    head = tag(
+        "header", tag("h1", found.spec.title), tag("p", RESEARCH_ONLY, class_="research"), tag("p", _counts(found))
+    )
     foot = tag("footer", tag("p", RESEARCH_ONLY), tag("p", "Ids only: no names of slides, files or people."))
     zoom = tag("dialog", tag("img", alt=""), id="zoom")
     content = join([tag("nav", tag("b", "hepipe"), links), tag("main", head, body, foot), zoom])
@@ -82,6 +85,13 @@ def render(found: Gathered, boards: sections.Boards) -> str:
         f"{tag('title', found.spec.title)}<style>{Html(style)}</style></head>"
         f"<body>{content}<script>{Html(script)}</script></body></html>\n"
     )
+
+
+def _counts(found: Gathered) -> str:
+    n_cases = sum(len(dataset.cases) for dataset in found.datasets)
+    n_failed = sum(case.status.failed for dataset in found.datasets for case in dataset.cases)
+    failing = f", {n_failed} of them failed" if n_failed else ""
+    return f"Data sets: {len(found.datasets)}. Cases: {n_cases}{failing}. Runs: {len(found.runs)}."
 
 
 def benchmark_times(results: Path) -> list[tuple[str, int, float, float]]:

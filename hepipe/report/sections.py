@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hepipe.config import Split
@@ -27,7 +28,6 @@ from hepipe.report.leaderboard import Board, Cell, number
 from hepipe.sheet import SCORES
 from hepipe.weights.store import status as weights_status
 
-Boards = Mapping[tuple[str, Split], tuple[Board, Board, Board]]
 CASE_PX = 440
 CASE_LABELS = {
     "he": "H&E",
@@ -38,6 +38,24 @@ CASE_LABELS = {
 }
 MAX_TABLE_ROWS = 2000
 MAX_CURVES = 6
+PICTURES_OPEN = 4
+
+
+@dataclass(frozen=True)
+class TestBoards:
+    """Tables of one test set: the primary metrics with the usual further ones, two kinds apart, and everything."""
+
+    main: Board
+    stand_in: Board
+    published: Board
+    every: Board
+
+
+Boards = Mapping[tuple[str, Split], TestBoards]
+STAND_IN_NOTE = (
+    "Stand-in metrics: features of EfficientNet-Lite0 in place of the networks that papers use. Comparable only within "
+    "this project; they are not FID, KID, LPIPS or PHV."
+)
 
 
 def overview(found: Gathered) -> Html:
@@ -106,24 +124,14 @@ def leaderboard(found: Gathered, boards: Boards) -> Html:
         return missing("No run was asked for; there is nothing to compare.")
     parts = []
     for test in found.tests:
-        main, stand_in, every = boards[test.dataset, test.split]
         parts.append(tag("h3", f"{test.dataset} ", tag("small", f"{test.split} split")))
-        if not test.scores:
-            parts.append(missing("No run has scores on this set yet."))
+        if test.scores:
+            of_test = boards[test.dataset, test.split]
+            parts += [_scope(test), _board(found, test, of_test.main), tag("p", STAND_IN_NOTE, class_="note")]
+            parts += [_board(found, test, of_test.stand_in), tag("h4", "Metrics with published weights")]
+            parts += [_board(found, test, of_test.published), fold("Every metric", _every(of_test.every))]
         else:
-            parts.append(_scope(test))
-            parts.append(_board(found, test, main))
-            if stand_in.metrics:
-                parts.append(
-                    tag(
-                        "p",
-                        "Stand-in metrics: features of EfficientNet-Lite0 in place of the networks that papers use. "
-                        "Comparable only within this project; they are not FID, KID, LPIPS or PHV.",
-                        class_="note",
-                    )
-                )
-                parts.append(_board(found, test, stand_in))
-            parts.append(fold("Every metric", _every(test, every)))
+            parts.append(missing("No run has scores on this set yet."))
         for run, reason in test.left_out.items():
             parts.append(tag("p", tag("b", run), f" is not in this table: {reason}.", class_="note"))
     return join(parts)
@@ -164,14 +172,16 @@ def _board(found: Gathered, test: TestSet, board: Board) -> Html:
         "Mean over tiles ± SD; in brackets the 95 % interval over patients. ↑ higher, ↓ lower is better; "
         "best bold, second underlined."
     )
-    small = [tag("p", join([caption, *notes, *left_out], " "), class_="quiet")]
-    return join([table(head, rows), *small])
+    remarks = "; ".join([*notes, *left_out])
+    said = join([caption, f"{remarks[:1].upper()}{remarks[1:]}." if remarks else None], " ")
+    has_values = any(math.isfinite(cell.value) for cell in board.cells.values())
+    return join([table(head, rows), tag("p", said, class_="quiet") if has_values else None])
 
 
 def _cell(cell: Cell, rank: int) -> Html:
     if not math.isfinite(cell.value):
         if cell.reason:
-            return tag("span", cell.reason.removeprefix("not computed: "), class_="none", title=cell.reason)
+            return tag("span", cell.reason, class_="none")
         return tag("span", number(cell.value))
     value = tag({1: "b", 2: "u"}.get(rank, "span"), number(cell.value), title=f"n = {cell.n}")
     spread = tag("small", f"± {number(cell.sd)}") if math.isfinite(cell.sd) else Html("")
@@ -181,7 +191,7 @@ def _cell(cell: Cell, rank: int) -> Html:
     return join([value, " ", spread, interval])
 
 
-def _every(test: TestSet, board: Board) -> Html:
+def _every(board: Board) -> Html:
     runs = list(board.runs)
     rows: list[list[Content]] = []
     for metric in board.metrics:
@@ -347,7 +357,7 @@ def cases(found: Gathered) -> Html:
         whole = table(head, rows, numeric_from=7)
         parts.append(whole if len(rows) <= 40 else fold(f"{len(rows)} cases", whole))
         shown = [] if dataset.is_imported else _pictured(found, dataset)
-        blocks = [_case_pictures(dataset, case, place < 6) for place, case in enumerate(shown)]
+        blocks = [_case_pictures(dataset, case, place < PICTURES_OPEN) for place, case in enumerate(shown)]
         blocks = [block for block in blocks if block.markup]
         if blocks:
             rule = (
@@ -396,7 +406,7 @@ def _case_pictures(dataset: DatasetView, case: CaseView, is_open: bool) -> Html:
     summary = registration_of(dataset, case.case_id)
     landmarks = summary.get("landmarks") or {}
     record = checked_of(dataset, case.case_id)
-    about: dict[str, Content] = {"verdict": join([chip(case.status.state), " ", case.status.reason])}
+    about: dict[str, Content] = {"verdict": case.status.reason}
     for name, slide in (("H&E", record and record.he), ("IHC", record and record.ihc)):
         if slide:
             width, height = slide.size_px0
