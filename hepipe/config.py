@@ -70,8 +70,8 @@ class TissueSpec(Spec):
     mpp: float = Field(8.0, gt=0, description="Resolution of the masks, µm per px; coarser slides use their own.")
     channel: Literal["saturation", "od"] = Field("od", description="What Otsu's threshold is taken of.")
     close_um: float = Field(24.0, ge=0, description="Radius of the closing, µm.")
-    min_hole_um2: float = Field(10_000, ge=0, description="Holes smaller than this are filled, µm².")
-    min_piece_um2: float = Field(20_000, ge=0, description="Pieces smaller than this are dropped, µm².")
+    min_hole_um2: float = Field(10_000.0, ge=0, description="Holes smaller than this are filled, µm².")
+    min_piece_um2: float = Field(20_000.0, ge=0, description="Pieces smaller than this are dropped, µm².")
 
 
 class StainsSpec(Spec):
@@ -178,7 +178,7 @@ class SynthSpec(Spec):
     revision: Literal[1] = 1
     patients: int = Field(12, ge=1, le=10_000)
     seed: int = Field(1, ge=0)
-    side_um: float = Field(1200, ge=400, le=20_000, description="Side of a slide, µm.")
+    side_um: float = Field(1200.0, ge=400, le=20_000, description="Side of a slide, µm.")
     section: Literal["restained", "consecutive"] = "restained"
     artifacts: bool = Field(True, description="Plant pen, fold, blur, bubble and so on.")
     pairs: int = Field(12, ge=0, description="Aligned tile pairs written beside the slides, for imports.")
