@@ -40,8 +40,8 @@ def shade(
     for stain, rgb, white in (("he", he, white_he), ("ihc", ihc, white_ihc)):
         small, work_mpp = shrink(rgb, mpp, WORK_MPP)
         least = low_pass(optical_density(small, white).min(-1), 0.7)
-        found[f"shade_{stain}"] = _floor_od(least, NEAR_UM / work_mpp, 95)
-        found[f"veil_{stain}"] = _floor_od(least, FAR_UM / work_mpp, 50)
+        found[f"shade_{stain}"] = _floor_od(least, NEAR_UM / work_mpp, 95.0)
+        found[f"veil_{stain}"] = _floor_od(least, FAR_UM / work_mpp, 50.0)
     return found
 
 
