@@ -58,7 +58,7 @@ class SpectralConv2d(nn.Conv2d):
         """The weight that the convolution uses."""
         return self.weight / (self.u @ (self.weight.flatten(1) @ self.v))
 
-    def forward(self, input: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:  # noqa: A002, RUF100 (torch's name)
+    def forward(self, input: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
         with torch.autocast(input.device.type, enabled=False):
             if self.training:
                 self._iterate()
