@@ -112,7 +112,11 @@ def deid_check(
     words = private_words(rows, results=folder)
     words |= dict.fromkeys(word or [], "a word given with --word")
     if not words:
-        typer.echo(f"hepipe: no rows in {rows}: only vendor keys, dates and paths are looked for", err=True)
+        typer.echo(
+            f"hepipe: no file name to look for: {rows} has no rows, or their slides lie in the results themselves; "
+            "vendor keys, dates and absolute paths are looked for",
+            err=True,
+        )
     findings = scan(folder, words=words, skip=rows)
     for finding in findings:
         typer.echo(f"{finding.file}: {finding.what}")
