@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from hepipe.config import SlidesSpec
@@ -42,6 +43,16 @@ def open_slide(
         with contextlib.suppress(NotThisFormat):
             return _open_with(name, path, slide_id=slide_id, mpp=mpp, mpp_tolerance=spec.mpp_tolerance)
     raise SlideError(slide_id, f"no slide or picture that can be opened (tried {', '.join(names)}); is it damaged?")
+
+
+@contextlib.contextmanager
+def closing(*slides: Slide) -> Iterator[None]:
+    """Close the slides when the block ends."""
+    try:
+        yield
+    finally:
+        for slide in slides:
+            slide.close()
 
 
 def _open_with(name: str, path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance: float) -> Slide:
