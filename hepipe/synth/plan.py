@@ -190,7 +190,7 @@ _VECTORS = {
 
 
 def _look(rng: np.random.Generator, stain: Literal["he", "ihc"]) -> Look:
-    vectors = np.clip(_VECTORS[stain] + rng.normal(0, 0.03, (2, 3)), 0.03, None)
+    vectors = np.clip(_VECTORS[stain] + rng.normal(0, 0.025, (2, 3)), 0.03, None)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     colors = np.eye(3) + rng.normal(0, 0.012, (3, 3))
     colors /= colors.sum(axis=1, keepdims=True)

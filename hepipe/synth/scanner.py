@@ -16,9 +16,9 @@ def stain_he(layers: Mapping[str, Field], look: Look, rng: np.random.Generator) 
     """Optical density of red, green and blue of an H&E section."""
     nuclei, cytoplasm = layers["nuclei"], layers["cytoplasm"]
     covered = np.clip(nuclei, 0, 1)
-    hematoxylin = 0.84 * nuclei + (0.125 * cytoplasm + 0.035 * layers["ground"]) * (1 - covered)
+    hematoxylin = 0.95 * nuclei + (0.125 * cytoplasm + 0.035 * layers["ground"]) * (1 - covered)
     eosin = (
-        0.22 * cytoplasm * (1 - 0.35 * covered)
+        0.2 * cytoplasm * (1 - 0.35 * covered)
         + 0.31 * layers["fibre"] * (1 - 0.6 * covered)
         + 0.035 * layers["ground"]
         + 0.12 * covered
