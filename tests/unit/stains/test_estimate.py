@@ -78,3 +78,9 @@ def test_white_is_the_99th_percentile_of_grey_bright_pixels():
 )
 def test_implausible_vectors_are_named(found, text):
     assert text in implausible(found, (HAEMATOXYLIN, EOSIN))
+
+
+def test_a_mixture_taken_for_dab_is_refused():
+    mixed = (0.57, 0.58, 0.58)
+    assert "second vector lies" in implausible((HAEMATOXYLIN, mixed), (HAEMATOXYLIN, DAB))
+    assert implausible((HAEMATOXYLIN, (0.36, 0.56, 0.75)), (HAEMATOXYLIN, DAB)) == ""
