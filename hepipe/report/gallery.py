@@ -16,9 +16,9 @@ from hepipe.report.gather import DatasetView, RunScores, TestSet
 from hepipe.report.html import Content, Html, figure, fold, image, join, tag
 from hepipe.sheet import SCORES
 from hepipe.stores.arrays import TileStore
-from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_table
+from hepipe.stores.tables import TILES, VERDICTS, read_table
 
-PERCENTILES = (10, 50, 90)
+PERCENTILES = (50, 10, 90)
 N_WORST, N_RANDOM = 2, 2
 SEED = 7
 TILE_PX = 216
@@ -53,13 +53,14 @@ def choosing_metric(tests: TestSet, primary: Sequence[str]) -> Metric | None:
 
 
 def choose(tests: TestSet, metric: Metric) -> list[Chosen]:
-    """Tiles by rule: per HER2 score the 10th, 50th and 90th percentile, then the worst, then random ones.
+    """Tiles by rule: per HER2 score the 50th, 10th and 90th percentile, then the worst, then random ones.
 
     The metric is averaged over the runs first, so that all runs show the same tiles.
     """
     first = next(iter(tests.scores.values()))
     by_run = [_in_order(scores, metric.name, first.tile_ids) for scores in tests.scores.values()]
-    values = np.nanmean(np.stack(by_run), axis=0) if by_run else np.array([])
+    stacked = np.ma.masked_invalid(np.stack(by_run))
+    values = stacked.mean(axis=0).filled(np.nan)
     goodness = -values if metric.better == "lower" else values
     usable = [place for place in range(len(values)) if np.isfinite(values[place])]
     usable.sort(key=lambda place: (goodness[place], first.tile_ids[place]))
@@ -86,7 +87,11 @@ def gallery(dataset: DatasetView, tests: TestSet, metric: Metric, runs_folder: M
     Raises:
         StoreError: A store that the scores were made from is gone.
     """
-    index = {row["tile_id"]: row for row in read_table(dataset.folder / "index.parquet", INDEX)}
+    picked = choose(tests, metric)
+    columns = ["tile_id", "case_id", "her2_score", "store", "row_in_store"]
+    ids = [chosen.tile_id for chosen in picked]
+    table = pq.read_table(dataset.folder / "index.parquet", columns=columns, filters=[("tile_id", "in", ids)])
+    index = {row["tile_id"]: row for row in table.to_pylist()}
     shown = list(tests.scores)[:MAX_RUNS]
     virtual = {
         run: TileStore(runs_folder[run] / "on" / tests.dataset / tests.split / "virtual.zarr", "virtual")
@@ -97,7 +102,7 @@ def gallery(dataset: DatasetView, tests: TestSet, metric: Metric, runs_folder: M
     }
     stores: dict[str, TileStore] = {}
     rows: dict[bool, list[Html]] = {True: [], False: []}
-    for chosen in choose(tests, metric):
+    for chosen in picked:
         row = index[chosen.tile_id]
         store = stores.setdefault(row["store"], TileStore(dataset.folder / row["store"]))
         pictures: list[Content] = [

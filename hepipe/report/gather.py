@@ -22,7 +22,7 @@ from hepipe.dataset.index import CardCase, DatasetCard, read_card
 from hepipe.errors import StoreError
 from hepipe.models.resolved import ResolvedRun, read_resolved
 from hepipe.report.spec import IMPORTED, ReportDataset, ReportSpec
-from hepipe.status import CaseStatus, failed
+from hepipe.status import CaseStatus, review
 from hepipe.stores.arrays import read_registered
 from hepipe.stores.cases import CheckedCase, read_checked
 from hepipe.stores.tables import HISTORY, SCORES, read_provenance, read_table
@@ -231,7 +231,7 @@ def _dataset(found: Gathered, name: str, spec: ReportDataset) -> DatasetView:
     cases = [_case(known.get(case_id), case_id) for case_id in wanted]
     if spec.cases == (IMPORTED,) and not cases:
         n_tiles, n_kept = (0, 0) if card is None else (card.n_tiles, card.n_kept)
-        status = failed("dataset", "not assembled") if card is None else CaseStatus()
+        status = review("dataset", "not assembled") if card is None else CaseStatus()
         cases.append(CaseView(IMPORTED, None, None, None, n_tiles, n_kept, status))
     reasons: Counter[str] = Counter()
     for part in spec.cases:
@@ -244,7 +244,7 @@ def _dataset(found: Gathered, name: str, spec: ReportDataset) -> DatasetView:
 
 def _case(known: CardCase | None, case_id: str) -> CaseView:
     if known is None:
-        return CaseView(case_id, None, None, None, 0, 0, failed("dataset", "not in the assembled data set"))
+        return CaseView(case_id, None, None, None, 0, 0, review("dataset", "not in the assembled data set"))
     return CaseView(
         case_id,
         known.patient_id,

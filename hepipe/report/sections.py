@@ -348,12 +348,12 @@ def cases(found: Gathered) -> Html:
                 case.status.stage or "",
                 case.status.reason,
                 f"{case.n_kept} of {case.n_tiles}",
-                *_registration_numbers(registration_of(dataset, case.case_id)),
+                *([] if dataset.is_imported else _registration_numbers(registration_of(dataset, case.case_id))),
             ]
             for case in _by_urgency(dataset.cases)[:MAX_TABLE_ROWS]
         ]
         head = ["case", "patient", "HER2", "split", "state", "stage", "reason", "tiles kept"]
-        head += ["similarity", "landmarks: before, µm", "after, µm"]
+        head += [] if dataset.is_imported else ["similarity", "landmarks: before, µm", "after, µm"]
         whole = table(head, rows, numeric_from=7)
         parts.append(whole if len(rows) <= 40 else fold(f"{len(rows)} cases", whole))
         shown = [] if dataset.is_imported else _pictured(found, dataset)

@@ -95,7 +95,7 @@ def test_one_case_without_any_dab_renders_and_says_what_is_undefined(results, wr
     results.dataset("restained", [("C1", "0", OK)], strength=0.0).run("copy", "restained", noise=0.5)
     page, _, _ = written(results)
     assert "no DAB in either tile" in text_of(page)
-    assert "one case: interval not computed" in text_of(page)
+    assert "One case: interval not computed" in text_of(page)
 
 
 def test_an_empty_folder_renders_and_names_what_is_not_there(results, written):
