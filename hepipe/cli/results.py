@@ -30,9 +30,11 @@ def score(
     from tqdm import tqdm
 
     from hepipe.config import EvaluationSpec
+    from hepipe.errors import ConfigError
     from hepipe.evaluation.features import networks
     from hepipe.evaluation.pairs import PairedTiles
     from hepipe.evaluation.score import score_run
+    from hepipe.metrics.catalog import METRICS
     from hepipe.models.resolved import read_resolved
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import SCORES, write_table
@@ -41,6 +43,8 @@ def score(
     torch.set_num_threads(1)
     run = read_resolved(config)
     evaluation = EvaluationSpec.model_validate_json(spec)
+    if unknown := [name for name in evaluation.primary if name not in METRICS]:
+        raise ConfigError(f"evaluation.primary: no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")
     pairs = PairedTiles(index, split, virtual)
     at_hand = networks()
     rows = score_run(

@@ -31,6 +31,9 @@ def test_score_and_report_run_from_the_command_line(results, cohort, tmp_path):
     assert (made.artefact, made.subject) == ("scores", "copy")
     assert "virtual" in made.inputs
 
+    refused = CliRunner().invoke(app, ["score", *call[1:-1], '{"primary": ["sim"]}'])
+    assert str(refused.exception).startswith("evaluation.primary: no metric sim; there are mae, mse, psnr, ssim")
+
     call = ["report", "--results", str(results.folder), "--spec", json.dumps(results.spec)]
     call += ["--page", str(tmp_path / "r.html"), "--status", str(tmp_path / "s.tsv"), "--tables", str(tmp_path / "t")]
     outcome = CliRunner().invoke(app, call, catch_exceptions=False)
