@@ -1,0 +1,148 @@
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from hepipe.quality.blur import blur
+from hepipe.quality.crease import crease
+from hepipe.quality.doubling import doubling
+from hepipe.quality.loss import loss
+from hepipe.quality.pen import pen
+from hepipe.quality.rim import rim
+from hepipe.quality.shade import shade
+from hepipe.quality.stain import stain_amounts
+from hepipe.stains.deconvolution import Separator
+from hepipe.stains.matrices import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
+
+MPP = 0.5
+SIDE = 192
+
+
+def picture(vectors=(HAEMATOXYLIN, EOSIN), *, seed=0, extra=None):
+    """Nuclei of 7 um in a pale ground; `extra` is optical density to add."""
+    rng = np.random.default_rng(seed)
+    first = np.zeros((SIDE, SIDE), np.float32)
+    for x, y in rng.integers(0, SIDE, (70, 2)):
+        cv2.circle(first, (int(x), int(y)), 7, 0.6, -1)
+    grain = cv2.GaussianBlur(rng.standard_normal((SIDE, SIDE)).astype(np.float32), (0, 0), 2)
+    second = np.clip(0.15 + 0.4 * grain, 0.02, None)
+    unit = np.array([np.array(v) / np.linalg.norm(v) for v in vectors])
+    od = first[..., None] * unit[0] + second[..., None] * unit[1]
+    if extra is not None:
+        od = od + extra
+    return np.clip(255 * 10**-od, 0, 255).astype(np.uint8)
+
+
+def square(value, low=64, high=160):
+    cover = np.zeros((SIDE, SIDE, 1))
+    cover[low:high, low:high] = 1
+    return cover * np.asarray(value, np.float64)
+
+
+def test_blur_is_the_width_of_an_edge():
+    sharp = picture()
+    widths = [blur(cv2.GaussianBlur(sharp, (0, 0), s), sharp, MPP)["blur_he"] for s in (1, 2, 4)]
+    assert blur(sharp, sharp, MPP)["blur_he"] < widths[0] < widths[1] < widths[2]
+
+
+def test_the_width_of_a_known_edge_is_returned_in_um():
+    stripes = np.where(((np.arange(SIDE) + 24) // 48 % 2)[None, :, None] == 1, 90, 200) * np.ones((SIDE, 1, 3))
+    soft = cv2.GaussianBlur(stripes.astype(np.float32), (0, 0), 3)
+    tile = np.rint(soft).astype(np.uint8)
+    assert blur(tile, tile, MPP)["blur_he"] == pytest.approx(3 * MPP, rel=0.15)
+
+
+def test_blur_does_not_depend_on_contrast():
+    strong, weak = picture(), (255 - (255 - picture().astype(int)) // 2).astype(np.uint8)
+    found = blur(strong, weak, MPP)
+    assert found["blur_he"] == pytest.approx(found["blur_ihc"], rel=0.15)
+
+
+def test_blur_of_glass_is_undefined():
+    glass = np.full((64, 64, 3), 252, np.uint8)
+    assert math.isnan(blur(glass, glass, MPP)["blur_he"])
+
+
+@pytest.mark.parametrize("ink", [(1.1, 0.62, 0.12), (0.95, 0.3, 0.8), (1.0, 1.0, 0.95)])
+def test_ink_is_found_by_its_colour(ink):
+    found = pen(picture(extra=square(ink)), picture((HAEMATOXYLIN, DAB)), MPP)
+    assert found["pen_he"] == pytest.approx(0.25, abs=0.12)
+    assert found["pen_ihc"] == 0
+
+
+def test_red_ink_is_found_on_glass():
+    glass = np.broadcast_to(255 * 10 ** -square((0.05, 0.8, 0.7)), (SIDE, SIDE, 3)).astype(np.uint8)
+    assert pen(glass, glass, MPP)["pen_he"] == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.mark.parametrize("stain", [HAEMATOXYLIN, EOSIN, DAB])
+def test_a_patch_of_strong_stain_is_no_ink(stain):
+    tile = picture((HAEMATOXYLIN, DAB), extra=square(np.array(stain) * 1.2))
+    assert pen(tile, tile, MPP) == {"pen_he": 0.0, "pen_ihc": 0.0}
+
+
+def test_shade_is_light_lost_in_every_colour_and_strong_staining_is_none():
+    plain = picture((HAEMATOXYLIN, DAB))
+    strong = picture((HAEMATOXYLIN, DAB), extra=np.where(plain.min(-1, keepdims=True) < 150, 1.0, 0.0) * np.array(DAB))
+    shaded = shade(picture(extra=square(0.4, 0, SIDE)), strong, MPP)
+    assert shaded["shade_he"] > 0.4
+    assert shaded["veil_he"] > 0.4
+    assert shaded["shade_ihc"] < 0.15
+
+
+def test_shade_is_counted_from_the_slides_white():
+    grey = np.full((64, 64, 3), 200, np.uint8)
+    found = shade(grey, grey, MPP, white_he=(200.0, 200.0, 200.0))
+    assert found["shade_he"] == pytest.approx(0)
+    assert found["shade_ihc"] == pytest.approx(math.log10(255 / 200), abs=1e-3)
+
+
+def test_a_fold_is_denser_than_its_surroundings_and_a_dense_tile_is_not():
+    folded = crease(picture(extra=square(0.4, 80, 130)), picture(extra=square(0.4, 0, SIDE)), MPP)
+    assert folded["crease_he"] > 0.25
+    assert folded["crease_ihc"] < 0.2
+
+
+def test_a_rim_is_long_and_dark_in_every_colour():
+    ring = np.zeros((SIDE, SIDE, 1))
+    cv2.circle(ring, (96, 96), 70, 0.7, 8)
+    brown = np.zeros((SIDE, SIDE, 1))
+    cv2.circle(brown, (96, 96), 70, 0.7, 8)
+    found = rim(picture(extra=ring), picture(extra=brown * np.array([0.0, 0.5, 0.7])), MPP)
+    assert found["rim_um_he"] == pytest.approx(math.hypot(148, 148) * MPP, rel=0.1)
+    assert found["rim_um_ihc"] == 0
+
+
+def test_doubling_is_seen_and_a_single_picture_has_none():
+    single = picture(seed=3)
+    ghost = cv2.addWeighted(single, 0.55, np.roll(single, (6, 12), (0, 1)), 0.45, 0)
+    found = doubling(ghost, single, MPP)
+    assert found["doubling_he"] > 0.2
+    assert found["doubling_ihc"] < 0.09
+
+
+def test_tissue_on_one_side_only_is_lost_on_the_other():
+    he, ihc = picture(), picture((HAEMATOXYLIN, DAB))
+    ihc[:, :96] = 255
+    found = loss(he, ihc, MPP)
+    assert found["white_frac_ihc"] == pytest.approx(0.5, abs=0.06)
+    assert found["lost_frac_ihc"] == pytest.approx(0.33, abs=0.08)
+    assert found["lost_frac_he"] == 0
+
+
+def test_amounts_are_those_of_the_mixture():
+    od = 0.2 * np.array(HAEMATOXYLIN) / np.linalg.norm(HAEMATOXYLIN) + 0.5 * np.array(DAB) / np.linalg.norm(DAB)
+    ihc = np.broadcast_to(np.rint(255 * 10**-od), (64, 64, 3)).astype(np.uint8)
+    found = stain_amounts(
+        picture()[:64, :64],
+        ihc,
+        MPP,
+        of_he=Separator(stain_matrix(HAEMATOXYLIN, EOSIN)),
+        of_ihc=Separator(stain_matrix(HAEMATOXYLIN, DAB)),
+    )
+    assert found["h_mean_od"] == pytest.approx(0.2, abs=0.01)
+    assert found["dab_mean_od"] == pytest.approx(0.5, abs=0.01)
+    assert found["dab_frac"] == 1
+    assert found["hscore_px"] == pytest.approx(200)
+    assert found["h_mean_od_he"] > 0.05
