@@ -16,6 +16,9 @@ from hepipe.stains.estimate import pooled
 from hepipe.stores.arrays import TileWriter
 from hepipe.tiling.cut import DabMask, Measure, finish_tile, hashes_and_measurements, in_order
 
+WHOLE = {"outside_frac_he": 0.0, "outside_frac_ihc": 0.0}
+"""A tile from a file has pixels everywhere; a grid over a slide may reach over its edge."""
+
 Pixels = tuple[np.ndarray, np.ndarray]
 
 
@@ -79,7 +82,7 @@ def import_tiles(
     scores = read_scores([pair.file_name for pair in pairs], spec.score_pattern)
     cases = captured([pair.file_name for pair in pairs], spec.case_pattern, "case_pattern")
     rows = []
-    done = in_order(lambda pair: finish_tile(*pair.read(), spec.mpp, measures, dab_mask, {}), pairs, workers=workers)
+    done = in_order(lambda pair: finish_tile(*pair.read(), spec.mpp, measures, dab_mask, WHOLE), pairs, workers=workers)
     for pair, tile in zip(pairs, tqdm(done, "tiles", len(pairs), disable=None, unit="tile"), strict=True):
         row = store.append(he=tile.he, ihc=tile.ihc, dab_mask=tile.dab_mask)
         glass = max(tile.measurements["white_frac_he"], tile.measurements["white_frac_ihc"])

@@ -207,3 +207,21 @@ def test_the_stains_record_holds_what_it_was_made_with(folder):
     assert record.ihc is not None
     assert record.ihc.dab_frac > 0.1
     assert record.he.white == pytest.approx((245, 245, 245), abs=1)
+
+
+def test_cut_and_imported_tiles_carry_every_measurement_that_the_default_limits_name(folder, tmp_path):
+    folder.chain("c1")
+    for stain in ("HE", "IHC"):
+        (tmp_path / "theirs" / stain).mkdir(parents=True)
+    vectors = {"HE": [(0.65, 0.7, 0.29), (0.2, 0.8, 0.55)], "IHC": [(0.65, 0.7, 0.29), (0.27, 0.57, 0.78)]}
+    for stain, pair in vectors.items():
+        paint(tmp_path / "theirs" / stain / "one.png", pair, seed=4)
+    imported = tmp_path / "imported.parquet"
+    run(
+        "import", "--path", tmp_path / "theirs", "--tiles", tmp_path / "imported.zarr", "--index", imported,
+        "--stains", tmp_path / "stains.json", "--spec", json.dumps({"kind": "folder", "mpp": MPP}),
+        "--stains-spec", StainsSpec().model_dump_json(),
+    )  # fmt: skip
+    for table in (folder.root / "tiles" / "c1.parquet", imported):
+        measured = set(read_table(table, TILES)[0]["measurements"])
+        assert QualitySpec().limits.keys() <= measured, QualitySpec().limits.keys() - measured
