@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 
 import typer
 
@@ -13,6 +12,4 @@ MODULES = ("run", "slides", "synth", "registration", "tiles", "learn", "results"
 def register(app: typer.Typer) -> None:
     """Add every command to the app."""
     for name in MODULES:
-        place = f"hepipe.cli.{name}"
-        if importlib.util.find_spec(place) is not None:
-            importlib.import_module(place).register(app)
+        importlib.import_module(f"hepipe.cli.{name}").register(app)

@@ -4,9 +4,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from hepipe.cli.app import app
 from hepipe.cli.tiles import register
 from hepipe.config import QualitySpec, StainsSpec, TilingSpec
 from hepipe.dataset.index import read_card
@@ -17,8 +17,8 @@ from hepipe.stores.cases import CheckedCase, SlideFacts, read_stains, write_chec
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table
 
-if "tile" not in {command.name or command.callback.__name__ for command in app.registered_commands}:
-    register(app)
+app = typer.Typer()
+register(app)
 
 MPP = 2.0
 TILING = TilingSpec(mpp=MPP, tile_px=32).model_dump_json()
