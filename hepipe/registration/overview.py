@@ -17,6 +17,9 @@ from hepipe.registration.transform import from_mapping
 from hepipe.slides.reader import Slide
 from hepipe.tissue.otsu import mean_od, threshold_tissue
 
+SMOOTH_UM = 8.0
+"""Gaussian before the tissue threshold, a nucleus and its surroundings; at least 1 px."""
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -120,14 +123,15 @@ def lies_on(at: Float32[np.ndarray, "2 h w"], shape: tuple[int, int]) -> Bool[np
     return inside
 
 
-def features(rgb: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "2 h w"]:
+def features(rgb: UInt8[np.ndarray, "h w 3"], *, mpp: float) -> Float32[np.ndarray, "2 h w"]:
     """What two stains have in common: root of the optical density, and a soft tissue mask; both 0 on glass, up to 1.
 
-    The root keeps dense DAB from outweighing everything else; the 99.5th percentile is 1.
+    Where nuclei show, the mask is smoothed beyond their distance: tissue is one area, not many nuclei. The root
+    keeps dense DAB from outweighing everything else; the 99.5th percentile is 1.
     """
     density = np.sqrt(np.maximum(mean_od(rgb), 0)).astype(np.float32)
     scale = float(np.percentile(density, 99.5))
-    mask = cv2.GaussianBlur(threshold_tissue(rgb).astype(np.float32), (0, 0), 1.0)
+    mask = cv2.GaussianBlur(threshold_tissue(rgb, smooth_px=max(1.0, SMOOTH_UM / mpp)).astype(np.float32), (0, 0), 1.0)
     # Glass is not quite black in density: grain and shading below the tissue threshold are taken away.
     return np.stack([np.clip(density / max(scale, 1e-3), 0, 1) * np.clip(mask * 2, 0, 1), mask]).astype(np.float32)
 

@@ -14,7 +14,12 @@ from hepipe.registration.overview import Pictures, features, look, positions, re
 
 SCORE_PX = 512
 """Longer side of the pictures that are compared."""
-SIGMA_PX = 7.0
+SIGMA_PX = 4.0
+"""Of the windows. Narrow ones part true pairs from wrong ones best: after the default chain seven true real pairs
+reached 0.17 and more, eight wrong ones 0.11 and less; with 7 px it was 0.22 against 0.17."""
+COARSE_PX = 256
+COARSE_SIGMA_PX = 7.0
+"""For choosing between starts, which are not yet exact."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,10 @@ class Judge:
     """Scores transforms of one pair, always on the same two pictures."""
 
     def __init__(self, pictures: Pictures) -> None:
-        self.fixed = features(pictures.fixed)
-        self.moving = features(pictures.moving)
-        factor = min(1.0, SCORE_PX / max(self.fixed.shape[1:]))
-        self.mpp = pictures.mpp / factor
-        self._comparison = Comparison(
-            shrink_features(self.fixed, factor), shrink_features(self.moving, factor), sigma=SIGMA_PX
-        )
+        self.fixed = features(pictures.fixed, mpp=pictures.mpp)
+        self.moving = features(pictures.moving, mpp=pictures.mpp)
+        self._fine = self._at(SCORE_PX, SIGMA_PX, pictures.mpp)
+        self._coarse = self._at(COARSE_PX, COARSE_SIGMA_PX, pictures.mpp)
 
     @property
     def has_tissue(self) -> tuple[bool, bool]:
@@ -50,15 +52,31 @@ class Judge:
 
     def score(self, transform: Transform) -> Likeness:
         """Likeness under a transform between the slides."""
-        shape = (self._comparison.fixed.shape[1], self._comparison.fixed.shape[2])
-        at = positions(rescale(transform, fixed_mpp=self.mpp, moving_mpp=self.mpp), shape=shape)
-        return Likeness(self._comparison.score(at), self._dice(at))
+        comparison, at = self._places(self._fine, transform)
+        return Likeness(comparison.score(at), _dice(comparison, at))
 
-    def _dice(self, at: Float32[np.ndarray, "2 h w"]) -> float:
-        fixed = self._comparison.fixed[-1] > 0.5
-        moving = look(self._comparison.moving[-1], at) > 0.5
-        both = int(fixed.sum()) + int(moving.sum())
-        return 2 * int((fixed & moving).sum()) / both if both else 0.0
+    def rank(self, transform: Transform) -> float:
+        """A similarity that forgives small errors, for choosing between starts."""
+        comparison, at = self._places(self._coarse, transform)
+        return comparison.score(at)
+
+    def _at(self, longest: int, sigma: float, mpp: float) -> tuple[Comparison, float]:
+        factor = min(1.0, longest / max(self.fixed.shape[1:]))
+        fixed, moving = shrink_features(self.fixed, factor), shrink_features(self.moving, factor)
+        return Comparison(fixed, moving, sigma=sigma), mpp / factor
+
+    @staticmethod
+    def _places(scale: tuple[Comparison, float], transform: Transform) -> tuple[Comparison, np.ndarray]:
+        comparison, mpp = scale
+        shape = (comparison.fixed.shape[1], comparison.fixed.shape[2])
+        return comparison, positions(rescale(transform, fixed_mpp=mpp, moving_mpp=mpp), shape=shape)
+
+
+def _dice(comparison: Comparison, at: Float32[np.ndarray, "2 h w"]) -> float:
+    fixed = comparison.fixed[-1] > 0.5
+    moving = look(comparison.moving[-1], at) > 0.5
+    both = int(fixed.sum()) + int(moving.sum())
+    return 2 * int((fixed & moving).sum()) / both if both else 0.0
 
 
 def landmark_error(

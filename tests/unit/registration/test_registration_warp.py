@@ -1,5 +1,3 @@
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 
@@ -7,41 +5,19 @@ from hepipe.errors import SlideError
 from hepipe.geometry import Box, Transform, identity, translation
 from hepipe.registration import warp
 from hepipe.registration.warp import read_warped
+from hepipe.slides.picture import ArraySlide
 
 
-@dataclass
-class Picture:
-    """A slide from an array; its reads are whole multiples of level 0, as the warp asks for them."""
+class Picture(ArraySlide):
+    """A slide in memory that notes which boxes are read."""
 
-    array: np.ndarray
-    mpp: float = 1.0
-    slide_id: str = "case-ihc"
-    origin_px0: tuple[int, int] = (0, 0)
-    reader: str = "picture"
-    boxes: list[Box] = field(default_factory=list)
-
-    @property
-    def size_px0(self):
-        return self.array.shape[1], self.array.shape[0]
+    def __init__(self, array, mpp=1.0):
+        super().__init__(array, mpp=mpp, slide_id="case-ihc")
+        self.boxes = []
 
     def read(self, box_px0, *, mpp, size):
         self.boxes.append(box_px0)
-        shrink = round(mpp / self.mpp)
-        assert box_px0.width == size[0] * shrink
-        pad = int(max(abs(box_px0.x), abs(box_px0.y), box_px0.right, box_px0.bottom)) + 1
-        wide = np.pad(self.array, ((pad, pad), (pad, pad), (0, 0)), constant_values=255)
-        x, y = int(box_px0.x) + pad, int(box_px0.y) + pad
-        part = wide[y : y + int(box_px0.height), x : x + int(box_px0.width)].astype(float)
-        return np.rint(part.reshape(size[1], shrink, size[0], shrink, 3).mean(axis=(1, 3))).astype(np.uint8)
-
-    def overview(self, *, max_px):
-        raise AssertionError("the warp needs no overview")
-
-    def properties(self):
-        return {}
-
-    def close(self):
-        pass
+        return super().read(box_px0, mpp=mpp, size=size)
 
 
 @pytest.fixture

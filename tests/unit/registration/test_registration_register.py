@@ -1,0 +1,142 @@
+import importlib.util
+
+import numpy as np
+import pytest
+from registration_drawing import MPP, as_slides, draw_section, partner, turn
+
+from hepipe.config import RegistrationSpec
+from hepipe.errors import ConfigError, RegistrationError
+from hepipe.geometry import Transform, scaling
+from hepipe.registration import register as module
+from hepipe.registration.landmarks import Landmarks
+from hepipe.registration.register import judge_case, register
+from hepipe.registration.score import Likeness
+from hepipe.slides.picture import ArraySlide
+from hepipe.stores.arrays import transform_digest
+
+QUICK = RegistrationSpec(rotation_step_deg=20.0, flips=False)
+"""Coarser than the default, which has one test of its own."""
+
+
+def error_px(found, truth, points):
+    return np.linalg.norm(found(points) - truth(points), axis=1)
+
+
+def test_a_turned_shifted_and_warped_section_is_found_again(section, tissue_points):
+    moved, truth = partner(section, turn(137.0, shift=(9.0, -6.0), scale=1.02), warp_px=4.0)
+    result = register(*as_slides(section, moved), RegistrationSpec(), case_id="case")
+    assert result.status.state == "ok"
+    errors = error_px(result.ihc_from_he, truth, tissue_points)
+    assert np.median(errors) < 0.7
+    assert np.percentile(errors, 90) < 1.6
+    assert not result.summary["mirrored"]
+    back = result.he_from_ihc(result.ihc_from_he(tissue_points))
+    np.testing.assert_allclose(back, tissue_points, atol=0.2)
+
+
+def test_a_mirrored_section_is_found_unless_flips_are_off(section, tissue_points):
+    moved, truth = partner(section, turn(-40.0, mirrored=True), warp_px=0.0)
+    slides = as_slides(section, moved)
+    result = register(*slides, RegistrationSpec(chain=("search", "affine")), case_id="case")
+    assert result.summary["mirrored"]
+    assert np.median(error_px(result.ihc_from_he, truth, tissue_points)) < 0.6
+    without = register(*slides, RegistrationSpec(chain=("search", "affine"), flips=False), case_id="case")
+    assert without.summary["similarity"] < result.summary["similarity"] - 0.2
+
+
+def test_the_same_slides_give_the_same_numbers(section):
+    moved, _ = partner(section, turn(20.0), warp_px=3.0)
+    one, two = (register(*as_slides(section, moved), QUICK, case_id="case") for _ in range(2))
+    assert transform_digest(one.ihc_from_he) == transform_digest(two.ihc_from_he)
+    assert one.summary == two.summary
+
+
+def test_slides_that_do_not_belong_together_fail(section):
+    other = draw_section(77)
+    result = register(*as_slides(section, other), QUICK, case_id="case")
+    assert result.status.state == "failed"
+    assert "do not seem to belong together" in result.status.reason
+    assert result.ihc_from_he is None
+    assert result.summary["chain"]
+
+
+def test_a_step_that_makes_it_worse_is_dropped_and_named(section, monkeypatch):
+    moved, _ = partner(section, turn(0.0, shift=(3.0, 2.0)), warp_px=0.0)
+
+    def astray(fixed, moving, start, *, smoothness):
+        return Transform(np.array([[1.0, 0.0, 25.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), MPP, MPP)
+
+    monkeypatch.setattr(module, "refine_elastic", astray)
+    result = register(*as_slides(section, moved), QUICK, case_id="case")
+    last = result.summary["chain"][-1]
+    assert (last["step"], last["kept"]) == ("elastic", False)
+    assert "similarity fell" in last["note"]
+    assert last["score_after"] < last["score_before"]
+    assert result.summary["similarity"] == last["score_before"]
+
+
+def test_a_step_that_triples_the_section_is_dropped_as_implausible(section, monkeypatch):
+    monkeypatch.setattr(module, "refine_affine", lambda fixed, moving, start, **_: scaling(3.0))
+    result = register(*as_slides(section, section), RegistrationSpec(chain=("affine",)), case_id="case")
+    assert result.summary["chain"][0]["note"].startswith("dropped: it scales by 3.00")
+    assert result.summary["similarity"] == result.summary["similarity_before"]
+
+
+def test_landmarks_are_measured_before_and_after(section, tissue_points):
+    moved, truth = partner(section, turn(8.0), warp_px=2.0)
+    points = Landmarks(tissue_points, truth(tissue_points))
+    result = register(*as_slides(section, moved), QUICK, case_id="case", landmarks=points)
+    error = result.summary["landmarks"]
+    assert error["n"] == len(tissue_points)
+    assert error["after_um"]["median"] < 0.25 * error["before_um"]["median"]
+    diagonal = np.hypot(224, 224) * MPP
+    assert error["rtre_median"] == pytest.approx(error["after_um"]["median"] / diagonal)
+
+
+def test_resolutions_of_the_slides_may_differ(section, tissue_points):
+    moved, truth = partner(section, turn(30.0), warp_px=0.0)
+    he, _ = as_slides(section, moved)
+    half = moved.reshape(112, 2, 112, 2).mean(axis=(1, 3))
+    ihc = ArraySlide(as_slides(half, half)[1]._array, mpp=2 * MPP, slide_id="case-ihc")
+    result = register(
+        he, ihc, RegistrationSpec(chain=("search", "affine"), rotation_step_deg=15.0, flips=False), case_id="case"
+    )
+    errors = error_px(result.ihc_from_he, lambda points: truth(points) / 2, tissue_points)
+    assert np.median(errors) < 0.5
+    assert result.summary["scale"] == pytest.approx(1.0, abs=0.03)
+
+
+def test_an_empty_slide_is_named(section):
+    he, ihc = as_slides(section, np.zeros_like(section))
+    with pytest.raises(RegistrationError, match="no tissue found on case-ihc"):
+        register(he, ihc, RegistrationSpec(), case_id="case")
+
+
+def test_landmarks_in_the_chain_need_a_file(section):
+    with pytest.raises(RegistrationError, match="names no landmarks file"):
+        register(*as_slides(section, section), RegistrationSpec(chain=("landmarks",)), case_id="case")
+
+
+def test_a_missing_deeperhistreg_says_what_to_install_or_take_instead(section, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "deeperhistreg" else real(name))
+    spec = RegistrationSpec(chain=("deeperhistreg",))
+    with pytest.raises(ConfigError, match=r"needs deeperhistreg; install 'hepipe\[register,train\]' or take the chain"):
+        register(*as_slides(section, section), spec, case_id="case")
+
+
+@pytest.mark.parametrize(
+    ("similarity", "dice", "accepted", "state"),
+    [
+        (0.5, 0.9, None, "ok"),
+        (0.5, 0.9, "no", "failed"),
+        (0.05, 0.9, None, "failed"),
+        (0.05, 0.9, "yes", "failed"),
+        (0.5, 0.1, None, "failed"),
+        (0.14, 0.9, None, "review"),
+        (0.14, 0.9, "yes", "ok"),
+    ],
+)
+def test_the_verdict_follows_similarity_overlap_and_a_persons_word(similarity, dice, accepted, state):
+    spec = RegistrationSpec(min_similarity=0.12, review_similarity=0.15, min_tissue_dice=0.4)
+    assert judge_case(Likeness(similarity, dice), spec, accepted=accepted).state == state
