@@ -266,8 +266,9 @@ def record_start():
     write_run_record(Path("results/private/run.json"))
 
 
-def explain_failure(snakemake_log):
+def explain_failure(snakemake_logs):
     """One error for the jobs that failed, instead of one each."""
     from hepipe.cli.run import explain
 
-    print(explain(Path(snakemake_log)), file=sys.stderr)
+    for snakemake_log in snakemake_logs:
+        print(explain(Path(snakemake_log)), file=sys.stderr)
