@@ -193,7 +193,8 @@ def _search(pictures: Pictures, judge: Judge, spec: RegistrationSpec) -> Transfo
     starts = search_starts(judge.fixed, judge.moving, step_deg=spec.rotation_step_deg, flips=spec.flips, keep=STARTS)
 
     def ranked(matrix: Float[np.ndarray, "3 3"]) -> float:
-        return judge.rank(pictures.large(Transform(matrix, pictures.mpp, pictures.mpp)))
+        proposed = pictures.large(Transform(matrix, pictures.mpp, pictures.mpp))
+        return -math.inf if implausible(proposed) else judge.rank(proposed)
 
     glanced = [
         refine_affine(judge.fixed, judge.moving, start.moving_from_fixed, scales_px=GLANCE_PX, steps=GLANCE_STEPS)

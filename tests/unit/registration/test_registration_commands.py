@@ -1,0 +1,192 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from registration_drawing import MPP, as_slides, draw_section, partner, turn
+from typer.testing import CliRunner
+
+from hepipe.cli import registration as commands
+from hepipe.geometry import Transform, translation
+from hepipe.registration.common import common_tissue
+from hepipe.registration.pictures import checkerboard
+from hepipe.status import OK, failed
+from hepipe.stores.arrays import open_group, read_registered, read_tissue
+from hepipe.stores.cases import CheckedCase, SlideFacts, write_checked
+from hepipe.stores.provenance import Provenance
+from hepipe.stores.tables import TILES, VERDICTS, write_table
+
+QUICK = {"rotation_step_deg": 20.0, "flips": False, "chain": ["search", "affine"]}
+
+
+@pytest.fixture
+def hepipe():
+    import typer
+
+    app = typer.Typer()
+    commands.register(app)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def case(tmp_path, section):
+    """Two pictures on disk with the record that `check` leaves."""
+    moved, _ = partner(section, turn(15.0), warp_px=0.0)
+    return prepare(tmp_path, section, moved)
+
+
+def prepare(folder, he_density, ihc_density, status=OK):
+    facts = {}
+    for stain, slide in zip(("he", "ihc"), as_slides(he_density, ihc_density), strict=True):
+        Image.fromarray(slide._array).save(folder / f"{stain}.png")
+        facts[stain] = SlideFacts(
+            slide_id=f"C1-{stain}",
+            reader="picture",
+            format="picture",
+            mpp=MPP,
+            mpp_from="sheet",
+            size_px0=slide.size_px0,
+            origin_px0=(0, 0),
+            downsamples=(1.0,),
+            tissue_mm2=0.1,
+            content_sha256="0" * 64,
+        )
+    record = CheckedCase(
+        case_id="C1",
+        patient_id="P1",
+        marker="HER2",
+        her2_score=None,
+        section="restained",
+        he=facts["he"],
+        ihc=facts["ihc"],
+        provenance=Provenance(artefact="checked", subject="C1", status=status),
+    )
+    write_checked(folder / "C1.json", record)
+    return folder
+
+
+def slides_of(folder):
+    return ["--he", folder / "he.png", "--ihc", folder / "ihc.png", "--checked", folder / "C1.json"]
+
+
+def tables(folder):
+    tile = {
+        "tile_id": "C1/0-0",
+        "case_id": "C1",
+        "patient_id": "P1",
+        "row_in_store": 0,
+        "x_px0": 60,
+        "y_px0": 60,
+        "mpp": MPP,
+        "her2_score": None,
+        "marker": "HER2",
+        "section": "restained",
+        "source_split": None,
+        "tissue_frac": 1.0,
+        "he_sha256": "a",
+        "ihc_sha256": "b",
+        "measurements": {},
+    }
+    tiles = Provenance(artefact="tiles", subject="C1", spec={"tile_px": 32})
+    write_table([tile], folder / "tiles.parquet", TILES, tiles)
+    verdict = {"tile_id": "C1/0-0", "keep": True, "reason": "", "flags": []}
+    write_table([verdict], folder / "verdict.parquet", VERDICTS, Provenance(artefact="verdict", subject="C1"))
+    return ["--index", folder / "tiles.parquet", "--verdict", folder / "verdict.parquet"]
+
+
+def test_a_case_goes_from_slides_to_pictures(hepipe, case):
+    transform, tissue, pictures = case / "t.zarr", case / "m.zarr", case / "pictures"
+    hepipe("register", *slides_of(case), "--transform", transform, "--spec", json.dumps(QUICK))
+    registered = read_registered(transform)
+    assert registered.provenance.status == OK
+    assert registered.summary["rotation_deg"] == pytest.approx(15.0, abs=1.0)
+    hepipe("tissue", *slides_of(case), "--transform", transform, "--tissue", tissue)
+    group, _ = open_group(tissue, "tissue")
+    assert {"tissue", "he", "ihc", "pieces"} <= set(group.array_keys())
+    assert read_tissue(tissue).tissue.any()
+    hepipe(
+        "picture", *slides_of(case), "--transform", transform, "--tissue", tissue, *tables(case), "--pictures", pictures
+    )
+    facts = json.loads((pictures / "facts.json").read_text())
+    assert facts["pictures"] == ["after", "before", "he", "ihc", "tissue"]
+    assert facts["tiles"] == {"n": 1, "kept": 1}
+    assert facts["registration"]["similarity"] == registered.summary["similarity"]
+    with Image.open(pictures / "after.jpg") as image:
+        assert image.size == (224, 224)
+        assert not image.getexif()
+
+
+def test_slides_without_a_record_register_with_the_given_mpp(hepipe, case):
+    hepipe(
+        *("register", "--he", case / "he.png", "--ihc", case / "ihc.png", "--mpp-he", MPP, "--mpp-ihc", MPP),
+        *("--transform", case / "t.zarr", "--spec", json.dumps(QUICK)),
+    )
+    assert read_registered(case / "t.zarr").provenance.subject == "case"
+
+
+def test_a_failed_case_passes_its_status_on_whole(hepipe, tmp_path, section):
+    why = failed("slides", "truncated")
+    folder = prepare(tmp_path, section, section, status=why)
+    transform, tissue = folder / "t.zarr", folder / "m.zarr"
+    hepipe("register", *slides_of(folder), "--transform", transform)
+    assert read_registered(transform).provenance.status == why
+    hepipe("tissue", *slides_of(folder), "--transform", transform, "--tissue", tissue)
+    assert read_tissue(tissue).provenance.status == why
+    assert read_tissue(tissue).tissue is None
+    pictures = folder / "pictures"
+    hepipe(
+        "picture",
+        *slides_of(folder),
+        "--transform",
+        transform,
+        "--tissue",
+        tissue,
+        *tables(folder),
+        "--pictures",
+        pictures,
+    )
+    assert json.loads((pictures / "facts.json").read_text())["pictures"] == ["before", "he", "ihc"]
+
+
+def test_a_bad_landmarks_file_fails_the_case_not_the_command(hepipe, case):
+    hepipe("register", *slides_of(case), "--transform", case / "t.zarr", "--landmarks", case / "none.csv")
+    status = read_registered(case / "t.zarr").provenance.status
+    assert (status.state, status.stage) == ("failed", "registration")
+    assert "landmarks file is missing" in status.reason
+
+
+def test_slides_without_common_tissue_fail_at_the_tissue(hepipe, tmp_path):
+    left, right = np.zeros((224, 224), np.float32), np.zeros((224, 224), np.float32)
+    left[60:160, 20:90] = right[60:160, 130:200] = 0.4
+    folder = prepare(tmp_path, left, right)
+    still = {"chain": ["identity"], "min_similarity": -1.0, "min_tissue_dice": 0.0}
+    hepipe("register", *slides_of(folder), "--transform", folder / "t.zarr", "--spec", json.dumps(still))
+    hepipe("tissue", *slides_of(folder), "--transform", folder / "t.zarr", "--tissue", folder / "m.zarr")
+    status = read_tissue(folder / "m.zarr").provenance.status
+    assert (status.state, status.stage) == ("failed", "tissue")
+    assert "no tissue in common" in status.reason
+
+
+def test_common_tissue_is_what_both_show_in_the_frame_of_the_he_slide():
+    from hepipe.config import TissueSpec
+
+    he, ihc = np.zeros((224, 224), np.float32), np.zeros((224, 224), np.float32)
+    he[60:160, 40:120] = 0.4
+    ihc[60:160, 100:180] = 0.4
+    shift = Transform(translation(40.0, 0.0), MPP, MPP)
+    found = common_tissue(*as_slides(he, ihc), shift, TissueSpec(mpp=MPP))
+    rows, columns = np.nonzero(found.masks["tissue"])
+    assert (columns.min(), columns.max()) == pytest.approx((60, 119), abs=3)
+    assert (rows.min(), rows.max()) == pytest.approx((60, 159), abs=3)
+    assert found.summary["n_pieces"] == 1
+
+
+def test_a_checkerboard_of_equal_pictures_is_the_picture():
+    rgb = as_slides(draw_section(1), draw_section(1))[0]._array
+    np.testing.assert_array_equal(checkerboard(rgb, rgb, Transform(np.eye(3), 1.0, 1.0)), rgb)
