@@ -43,8 +43,8 @@ _python = (
 _path = shlex.quote(workflow.basedir)
 shell.prefix(
     f"export PYTHONPATH={_path}"
-    '"${{PYTHONPATH:+:$PYTHONPATH}}"; '
-    "hepipe() {{ " + _python + ' -m hepipe "$@"; }}; '
+    '"${{PYTHONPATH:+:$PYTHONPATH}}"; hepipe() {{ '
+    f'{_python} -m hepipe "$@"; }}}}; '
 )
 
 
