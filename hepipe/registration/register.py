@@ -26,7 +26,7 @@ from hepipe.status import OK, CaseStatus, failed, review
 STARTS = 16
 """Placements that the search hands on: the right one was first or second on five real pairs, but fifth on a drawn slide
 of three like pieces with a cover slip's edge across one."""
-FINALISTS = 4
+FINALISTS = 3
 GLANCE_PX, GLANCE_STEPS = (64,), 30
 """All starts are refined a little at this size, the finalists at the next."""
 COARSE_PX = (128,)
@@ -196,12 +196,18 @@ def _search(pictures: Pictures, judge: Judge, spec: RegistrationSpec) -> Transfo
         proposed = pictures.large(Transform(matrix, pictures.mpp, pictures.mpp))
         return -math.inf if implausible(proposed) else judge.rank(proposed)
 
-    glanced = [
-        refine_affine(judge.fixed, judge.moving, start.moving_from_fixed, scales_px=GLANCE_PX, steps=GLANCE_STEPS)
-        for start in starts
+    pairs = []
+    for start in starts:
+        rigid = start.moving_from_fixed
+        glanced = refine_affine(judge.fixed, judge.moving, rigid, scales_px=GLANCE_PX, steps=GLANCE_STEPS)
+        pairs.append((ranked(glanced), rigid, glanced))
+    finalists = sorted(pairs, key=lambda pair: -pair[0])[:FINALISTS]
+    # The glance itself may have led astray (seen on a section of lung), so the rigid start stays in the race.
+    refined = [
+        refine_affine(judge.fixed, judge.moving, one, scales_px=COARSE_PX)
+        for _, rigid, glanced in finalists
+        for one in (rigid, glanced)
     ]
-    finalists = sorted(glanced, key=ranked, reverse=True)[:FINALISTS]
-    refined = [refine_affine(judge.fixed, judge.moving, one, scales_px=COARSE_PX) for one in finalists]
     return pictures.large(Transform(max(refined, key=ranked), pictures.mpp, pictures.mpp))
 
 

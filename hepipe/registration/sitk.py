@@ -84,13 +84,13 @@ def _optimize(
     method.SetMetricSamplingPercentage(0.5, SEED)
     method.SetInterpolator(sitk.sitkLinear)
     if moving_start is None:
-        method.SetOptimizerAsGradientDescent(
-            learningRate=1.0, numberOfIterations=iterations, convergenceMinimumValue=1e-6, convergenceWindowSize=10
+        method.SetOptimizerAsRegularStepGradientDescent(
+            learningRate=1.0, minStep=1e-3, numberOfIterations=iterations, relaxationFactor=0.6
         )
         method.SetOptimizerScalesFromPhysicalShift()
     else:
         method.SetMovingInitialTransform(moving_start)
-        method.SetOptimizerAsLBFGS2(numberOfIterations=iterations)
+        method.SetOptimizerAsLBFGSB(numberOfIterations=iterations)
     method.SetShrinkFactorsPerLevel(shrink)
     method.SetSmoothingSigmasPerLevel([factor / 2 for factor in shrink])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
