@@ -10,10 +10,10 @@ run: setup  ## the whole pipeline on the synthetic cohort of config.yaml, with w
 	hepipe run --cores $(CORES)
 
 test: setup  ## pytest: no GPU, network or weights needed
-	pytest -q -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadgroup
 
 long: setup  ## the tests that take minutes each
-	pytest -q -m long
+	OMP_NUM_THREADS=1 pytest -q -m long
 
 check: setup  ## everything that is not a test
 	ruff format --check .
@@ -27,10 +27,12 @@ check: setup  ## everything that is not a test
 setup: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml constraints.txt
+	@date +%s > .setup-began
 	$(PY) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt $(HEPIPE_PIP_ARGS) -e '.[all,dev]'
 	$(BIN)/pip check
 	$(BIN)/hepipe doctor
+	@echo "set-up took $$(( $$(date +%s) - $$(cat .setup-began) )) s"; rm .setup-began
 	touch $@
 
 clean:  ## forget results and caches; slides, sheets and weights stay
