@@ -17,8 +17,9 @@ from hepipe.registration.transform import from_mapping
 from hepipe.slides.reader import Slide
 from hepipe.tissue.otsu import mean_od, threshold_tissue
 
-SMOOTH_UM = 8.0
-"""Gaussian before the tissue threshold, a nucleus and its surroundings; at least 1 px."""
+SMOOTH_UM = 3.0
+"""Gaussian before the tissue threshold, about a nucleus; at least 1 px. With 8 µm the 90th percentile of the error on
+drawn restained cases was up to twice as large."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ def lies_on(at: Float32[np.ndarray, "2 h w"], shape: tuple[int, int]) -> Bool[np
 def features(rgb: UInt8[np.ndarray, "h w 3"], *, mpp: float) -> Float32[np.ndarray, "2 h w"]:
     """What two stains have in common: root of the optical density, and a soft tissue mask; both 0 on glass, up to 1.
 
-    Where nuclei show, the mask is smoothed beyond their distance: tissue is one area, not many nuclei. The root
-    keeps dense DAB from outweighing everything else; the 99.5th percentile is 1.
+    The mask is smoothed a little, so that it follows structure and not grain. The root keeps dense DAB from
+    outweighing everything else; its 99.5th percentile is 1.
     """
     density = np.sqrt(np.maximum(mean_od(rgb), 0)).astype(np.float32)
     scale = float(np.percentile(density, 99.5))

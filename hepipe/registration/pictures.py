@@ -120,7 +120,7 @@ def draw_grid(
         color = KEPT if tile.keep else DROPPED
         cv2.rectangle(shade, (left, top), (left + side - 1, top + side - 1), color, thickness=-1)
         cv2.rectangle(drawn, (left, top), (left + side - 1, top + side - 1), color, thickness=1)
-    mixed: np.ndarray = cv2.addWeighted(drawn, 0.75, shade, 0.25, 0)
+    mixed: np.ndarray = cv2.addWeighted(drawn, 0.85, shade, 0.15, 0)
     return mixed
 
 
