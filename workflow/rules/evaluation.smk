@@ -12,7 +12,7 @@ rule score_run:
         "results/benchmarks/score_run/{run}/{dataset}-{split}.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=6000,
     params:
