@@ -58,7 +58,7 @@ class RegistrationSpec(Spec):
     iterations: int = Field(30, ge=1, description="`deeperhistreg`, `simpleitk`: iterations per level.")
     alpha: float = Field(1.5, ge=0, description="`deeperhistreg`: weight of the displacement's smoothness.")
     timeout_s: float = Field(3600.0, gt=0, description="`deeperhistreg`: its process is ended after this, seconds.")
-    min_similarity: float = Field(0.14, description="Below this score the two slides do not belong together.")
+    min_similarity: float = Field(0.15, description="Below this score the two slides do not belong together.")
     review_similarity: float = Field(0.2, description="Below this score a person should look at the pair.")
     min_tissue_dice: float = Field(0.4, ge=0, le=1, description="Least overlap of both tissue masks after warping.")
 

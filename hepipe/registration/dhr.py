@@ -9,11 +9,10 @@ half-px shift of full-resolution warps, black borders and the pages of vendor fi
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -46,35 +45,30 @@ def refine_deeperhistreg(pictures: Pictures, start: Transform, spec: Registratio
         )
     height, width = pictures.fixed.shape[:2]
     seen = look(pictures.moving, positions(start, shape=(height, width)), outside=(255.0, 255.0, 255.0, 255.0))
-    with tempfile.TemporaryDirectory(prefix="hepipe-dhr-") as folder:
-        given, answer = Path(folder) / "given.npz", Path(folder) / "answer.npz"
-        np.savez(given, fixed=dark_on_zero(pictures.fixed), moving=dark_on_zero(seen))
-        command = [
-            *(sys.executable, "-m", "hepipe.registration.dhr_process"),
-            *(str(given), str(answer)),
-            *(str(spec.levels), str(spec.iterations), str(spec.alpha), str(spec.threads), str(os.getpid())),
-        ]
-        threads = {name: str(spec.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        try:
-            done = subprocess.run(
-                command,
-                env={**os.environ, **threads, "CUDA_VISIBLE_DEVICES": ""},
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=spec.timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise HepipeError(
-                f"case {case_id}: DeeperHistReg was ended after {spec.timeout_s:g} s (registration.timeout_s); "
-                "lower overview_px or iterations"
-            ) from None
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise HepipeError(f"case {case_id}: DeeperHistReg's process ended with status {done.returncode}: {last}")
-        with np.load(answer, allow_pickle=False) as result:
-            shift = np.asarray(result["shift_px"], np.float32)
+    given = io.BytesIO()
+    np.savez(given, fixed=dark_on_zero(pictures.fixed), moving=dark_on_zero(seen))
+    settings = (spec.levels, spec.iterations, spec.alpha, spec.threads, os.getpid())
+    threads = {name: str(spec.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    try:
+        # Through pipes: a kill of both leaves nothing on disk.
+        done = subprocess.run(
+            [sys.executable, "-m", "hepipe.registration.dhr_process", *map(str, settings)],
+            input=given.getvalue(),
+            env={**os.environ, **threads, "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            timeout=spec.timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise HepipeError(
+            f"case {case_id}: DeeperHistReg was ended after {spec.timeout_s:g} s (registration.timeout_s); "
+            "lower overview_px or iterations"
+        ) from None
+    if done.returncode != 0:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise HepipeError(f"case {case_id}: DeeperHistReg's process ended with status {done.returncode}: {last}")
+    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as result:
+        shift = np.asarray(result["shift_px"], np.float32)
     return on_top(start, shift, size=(width, height))
 
 

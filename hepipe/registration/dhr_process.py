@@ -1,17 +1,18 @@
 """The process that runs DeeperHistReg on two small pictures; nothing else imports the package.
 
-`python -m hepipe.registration.dhr_process GIVEN.npz ANSWER.npz LEVELS ITERATIONS ALPHA THREADS PARENT_PID`
+`python -m hepipe.registration.dhr_process LEVELS ITERATIONS ALPHA THREADS PARENT_PID`, with an npz of both pictures on
+stdin and one of the displacement on stdout.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+import io
 import os
 import signal
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,14 +25,20 @@ PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> None:
     """Read the pictures, register, write the displacement."""
-    given, answer, levels, iterations, alpha, threads, parent = arguments
+    levels, iterations, alpha, threads, parent = arguments
     _die_with(int(parent))
+    # What the package prints must not mix with the answer.
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     torch.set_num_threads(int(threads))
     torch.manual_seed(0)
-    with np.load(given, allow_pickle=False) as pictures:
+    with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as pictures:
         fixed, moving = pictures["fixed"], pictures["moving"]
     shift = displacement(fixed, moving, levels=int(levels), iterations=int(iterations), alpha=float(alpha))
-    np.savez(Path(answer), shift_px=shift)
+    packed = io.BytesIO()
+    np.savez(packed, shift_px=shift)
+    with answer:
+        answer.write(packed.getvalue())
 
 
 def displacement(
