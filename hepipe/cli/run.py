@@ -134,7 +134,23 @@ def explain(snakemake_log: Path) -> str:
         example.setdefault(reason, f"{rule[0] if rule else '?'}, log {log[1].rstrip(',') if log else '-'}")
     lines = [f"hepipe: {sum(reasons.values())} jobs failed; what is finished stays, a new run goes on from there"]
     lines += [f"  {count} x {reason} ({example[reason]})" for reason, count in reasons.most_common(8)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *verdicts(Path("results"))])
+
+
+def verdicts(results: Path) -> list[str]:
+    """What is known of the data sets when a run ends without a report: tiles kept, and cases that failed."""
+    lines = []
+    for card in sorted(results.glob("*/dataset.json")):
+        try:
+            found = json.loads(card.read_text(encoding="utf-8"))
+            lines.append(f"  {found['name']}: {found['n_kept']} of {found['n_tiles']} tiles kept")
+            for case in found["cases"]:
+                verdict = case["status"]
+                if verdict["state"] == "failed":
+                    lines.append(f"    {case['case_id']} failed at {verdict['stage']}: {verdict['reason']}")
+        except (OSError, ValueError, KeyError, TypeError):
+            lines.append(f"  {card.parent.name}: its card is not readable")
+    return lines
 
 
 def last_line(log: Path) -> str:

@@ -56,7 +56,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_with_advice(tmp_path):
         run.write_run_record(tmp_path / "results/private/run.json")
 
 
-def test_many_failed_jobs_with_one_reason_are_one_line(tmp_path):
+def test_many_failed_jobs_with_one_reason_are_one_line(tmp_path, monkeypatch):
     lines = []
     for number in range(3):
         log = tmp_path / f"job{number}.log"
@@ -66,6 +66,7 @@ def test_many_failed_jobs_with_one_reason_are_one_line(tmp_path):
         ]
     snakemake_log = tmp_path / "snakemake.log"
     snakemake_log.write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
     text = run.explain(snakemake_log)
     assert text.startswith("hepipe: 3 jobs failed")
     assert "3 x OSError: [Errno 28] No space left on device (tile_case" in text
@@ -80,3 +81,18 @@ def test_the_time_table_adds_up_by_rule(tmp_path):
     lines = run.time_table(tmp_path).splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [["train", "2", "jobs"], ["report", "1", "jobs"]]
     assert "7.0 s" in lines[1]
+
+
+def test_a_run_without_a_report_still_says_which_cases_failed_and_why(tmp_path):
+    status = {"state": "failed", "stage": "slides", "reason": "no pixel size in the file"}
+    case = {"case_id": "c1", "status": status}
+    card = {"name": "mine", "n_tiles": 9, "n_kept": 0, "cases": [case]}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/dataset.json").write_text(json.dumps(card))
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn/dataset.json").write_text("{")
+    assert run.verdicts(tmp_path) == [
+        "  mine: 0 of 9 tiles kept",
+        "    c1 failed at slides: no pixel size in the file",
+        "  torn: its card is not readable",
+    ]
