@@ -175,6 +175,31 @@ def test_the_workflow_passes_snakemakes_linter(finished):
     assert done.returncode == 0, done.stdout
 
 
+def test_tiles_are_cut_without_torch_and_pandas(finished, tmp_path):
+    results, slides = finished.path / "results/sheet", finished.path / "slides/case1"
+    inputs = {
+        "he": slides / "he.tif",
+        "ihc": slides / "ihc.tif",
+        "checked": results / "checked/good.json",
+        "transform": results / "registered/good.zarr",
+        "tissue": results / "tissue/good.zarr",
+        "stains": results / "stains/good.json",
+        "tiles": tmp_path / "good.zarr",
+        "index": tmp_path / "good.parquet",
+    }
+    options = [part for name, path in inputs.items() for part in (f"--{name}", str(path))]
+    spec = json.dumps({"mpp": 0.5, "tile_px": 128, "min_tissue_frac": 0.4})
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['pandas'] = None;"
+        f"sys.argv = ['hepipe', 'tile', *{options!r}, '--spec', {spec!r}];"
+        "from hepipe.cli.app import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    made = (results / "tiles/good.parquet").read_bytes()
+    assert (tmp_path / "good.parquet").read_bytes() == made
+
+
 def test_the_configuration_and_the_catalogue_stay_light():
     code = (
         "import sys, hepipe.config, hepipe.models.catalog;"
