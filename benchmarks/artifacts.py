@@ -1,6 +1,6 @@
 """How well the default limits find the artifacts that synthetic slides carry, and how well DAB masks match the truth.
 
-    python benchmarks/artifacts.py --seed 2 --cases 12 --folder /tmp/synth
+    python benchmarks/artifacts.py --seed 2 --cases 12 --folder FOLDER
 
 Prints, for each kind and each third of severity, how many tiles with the artifact are dropped (recall); how many of the
 dropped tiles have an artifact (precision); how many clean tiles stay; and the Dice overlap of DAB masks with the truth,
