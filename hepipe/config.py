@@ -60,6 +60,7 @@ class RegistrationSpec(Spec):
     timeout_s: float = Field(3600.0, gt=0, description="`deeperhistreg`: its process is ended after this, seconds.")
     min_similarity: float = Field(0.15, description="Below this score the two slides do not belong together.")
     review_similarity: float = Field(0.2, description="Below this score a person should look at the pair.")
+    review_stiff: float = Field(0.14, description="The same for the score before the deformable step.")
     min_tissue_dice: float = Field(0.4, ge=0, le=1, description="Least overlap of both tissue masks after warping.")
 
 

@@ -252,7 +252,7 @@ class _Seen:
             for name, value in values.items()
             if math.isnan(value)
         }
-        if self.features["fake"]:
+        if self.features["fake"] or not len(fake):
             if len(fake) < MIN_SET:
                 reasons |= dict.fromkeys(("fd_effnetlite0", "kd_effnetlite0"), f"{few} < {MIN_SET}")
             else:

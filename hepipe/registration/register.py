@@ -30,6 +30,7 @@ FINALISTS = 3
 GLANCE_PX, GLANCE_STEPS = (64,), 30
 """All starts are refined a little at this size, the finalists at the next."""
 COARSE_PX = (128,)
+DEFORMABLE = frozenset({"elastic", "deeperhistreg", "simpleitk"})
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def register(
         if not shows:
             raise RegistrationError(case_id, f"no tissue found on {slide.slide_id}; look at the slide")
     found = identity(fixed_mpp=he.mpp, moving_mpp=ihc.mpp)
-    before = likeness = judge.score(found)
+    before = likeness = stiff = judge.score(found)
     chain: list[dict[str, Any]] = []
     for step in spec.chain:
         tried = _take(step, found, pictures, judge, spec, case_id=case_id, landmarks=landmarks, he=he)
@@ -89,6 +90,8 @@ def register(
         )
         if not note:
             found, likeness = tried, score
+            if step not in DEFORMABLE:
+                stiff = score
     inverse = invert(found, a_size_px0=he.size_px0, b_size_px0=ihc.size_px0)
     summary = {
         "chain": chain,
@@ -104,16 +107,23 @@ def register(
         if landmarks is None
         else landmark_error(found, landmarks.he_px0, landmarks.ihc_px0, ihc_size_px0=ihc.size_px0),
     }
-    status = judge_case(likeness, spec, accepted=accepted)
+    status = judge_case(likeness, spec, stiff=stiff.similarity, accepted=accepted)
     if status.failed:
         return Registration(None, None, status, summary)
     return Registration(found, inverse.transform, status, summary)
 
 
 def judge_case(
-    likeness: Likeness, spec: RegistrationSpec, *, accepted: Literal["yes", "no"] | None = None
+    likeness: Likeness, spec: RegistrationSpec, *, stiff: float, accepted: Literal["yes", "no"] | None = None
 ) -> CaseStatus:
-    """The verdict on a finished chain."""
+    """The verdict on a finished chain.
+
+    Args:
+        likeness: At its end.
+        spec: The limits.
+        stiff: Similarity before the deformable steps, which also find some likeness between strangers.
+        accepted: A person's verdict.
+    """
     if accepted == "no":
         return failed("registration", "a person did not accept this registration (column accepted)")
     if likeness.similarity < spec.min_similarity:
@@ -133,6 +143,12 @@ def judge_case(
             "registration",
             f"similarity {likeness.similarity:.2f} is below {spec.review_similarity:.2f}: look at the overlay and "
             "write yes or no into column accepted",
+        )
+    if stiff < spec.review_stiff and accepted is None:
+        return review(
+            "registration",
+            f"similarity was {stiff:.2f} before the deformable step, {spec.review_stiff:.2f} expected: look at the "
+            "overlay and write yes or no into column accepted",
         )
     return OK
 

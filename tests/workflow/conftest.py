@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 CONFIG = {
     "datasets": {
-        "cohort": {"synth": {"patients": 4, "seed": 3, "side_um": 480, "pairs": 4, "pair_px": 128}},
+        "cohort": {"synth": {"patients": 4, "seed": 3, "side_um": 480, "pairs": 12, "pair_px": 128}},
         "pairs": {
             "import": {
                 "kind": "folder",

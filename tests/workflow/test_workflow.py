@@ -18,7 +18,7 @@ VERDICTS = {
     "letter": "failed",
     "cut": "failed",
     "absent": "failed",
-    "strangers": "failed",
+    "strangers": "doubtful",  # failed or review: small drawn sections are somewhat alike
     "white": "failed",
     "no-mpp": "failed",
 }
@@ -49,7 +49,7 @@ def test_one_run_ends_with_a_report_and_a_line_for_every_case(finished):
 @pytest.mark.parametrize(("case", "state"), VERDICTS.items())
 def test_a_case_that_cannot_be_used_is_a_verdict_with_a_reason(finished, case, state):
     row = next(row for row in status_rows(finished) if row["dataset"] == "sheet" and row["case_id"] == case)
-    assert (row["state"] == "failed") == (state == "failed"), row
+    assert row["state"] in {"ok": {"ok"}, "failed": {"failed"}, "doubtful": {"failed", "review"}}[state], row
     assert state == "ok" or (row["stage"] and row["reason"]), row
 
 

@@ -119,6 +119,13 @@ def test_no_tile_at_all_is_a_table_of_reasons():
     assert all(row["value"] is None for row in rows)
 
 
+def test_no_tile_at_all_is_no_error_with_the_stand_in_at_hand():
+    others = {role: status for role, status in NOTHING.missing.items() if role != "standin"}
+    at_hand = features.Networks(features.StandIn(EfficientNetLite0().state_dict()), others, {})
+    found = of_set(rows_of(iter(()), networks=at_hand))
+    assert found["fd_effnetlite0"]["status"] == "not computed: n=0 tiles < 50"
+
+
 def test_batches_change_no_value():
     few, many = (
         score.score_run(

@@ -129,17 +129,19 @@ def test_a_missing_deeperhistreg_says_what_to_install_or_take_instead(section, m
 
 
 @pytest.mark.parametrize(
-    ("similarity", "dice", "accepted", "state"),
+    ("similarity", "stiff", "dice", "accepted", "state"),
     [
-        (0.5, 0.9, None, "ok"),
-        (0.5, 0.9, "no", "failed"),
-        (0.05, 0.9, None, "failed"),
-        (0.05, 0.9, "yes", "failed"),
-        (0.5, 0.1, None, "failed"),
-        (0.14, 0.9, None, "review"),
-        (0.14, 0.9, "yes", "ok"),
+        (0.5, 0.4, 0.9, None, "ok"),
+        (0.5, 0.4, 0.9, "no", "failed"),
+        (0.05, 0.4, 0.9, None, "failed"),
+        (0.05, 0.4, 0.9, "yes", "failed"),
+        (0.5, 0.4, 0.1, None, "failed"),
+        (0.14, 0.4, 0.9, None, "review"),
+        (0.14, 0.4, 0.9, "yes", "ok"),
+        (0.5, 0.1, 0.9, None, "review"),
+        (0.5, 0.1, 0.9, "yes", "ok"),
     ],
 )
-def test_the_verdict_follows_similarity_overlap_and_a_persons_word(similarity, dice, accepted, state):
-    spec = RegistrationSpec(min_similarity=0.12, review_similarity=0.15, min_tissue_dice=0.4)
-    assert judge_case(Likeness(similarity, dice), spec, accepted=accepted).state == state
+def test_the_verdict_follows_similarity_overlap_and_a_persons_word(similarity, stiff, dice, accepted, state):
+    spec = RegistrationSpec(min_similarity=0.12, review_similarity=0.15, review_stiff=0.12, min_tissue_dice=0.4)
+    assert judge_case(Likeness(similarity, dice), spec, stiff=stiff, accepted=accepted).state == state
