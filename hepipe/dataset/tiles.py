@@ -206,8 +206,8 @@ class Sampler:
         """
         if not self.tiles.rows:
             raise StoreError(
-                f"split {self.tiles.split} holds no tile; see the status table for failed cases, "
-                "or change splits.shares and the quality limits"
+                f"split {self.tiles.split} holds no tile; dataset.json beside the index says which cases failed "
+                "and how many tiles were kept: mend those slides, or change splits.shares or quality.limits"
             )
         if self.crop_px > self.tiles.side_px:
             raise StoreError(
