@@ -107,9 +107,9 @@ def registration_threads(wildcards):
     return CONFIG.datasets[wildcards.dataset].sections.registration.threads
 
 
-def synth_spec(wildcards):
-    """The synthetic cohort's values as JSON."""
-    return CONFIG.datasets[wildcards.dataset].synth.model_dump_json()
+def synth_pairs_spec(wildcards):
+    """The values that the aligned pairs depend on; their patients are others than the cohort's."""
+    return CONFIG.datasets[wildcards.dataset].synth.model_dump_json(exclude={"patients"})
 
 
 def synth_case_spec(wildcards):

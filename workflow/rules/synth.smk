@@ -35,6 +35,6 @@ rule draw_pairs:
     resources:
         mem_mb=2000,
     params:
-        spec=synth_spec,
+        spec=synth_pairs_spec,
     shell:
         "hepipe synth pairs --folder {output} --spec {params.spec:q} > {log} 2>&1"
