@@ -163,11 +163,15 @@ def last_line(log: Path) -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began, as the kernel counts; empty when there is no such process."""
+    """When a process began, as the kernel counts; empty when there is no such process.
+
+    A killed process whose end nobody has asked for yet (a zombie) is gone.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     except (OSError, IndexError):
         return ""
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def _status_rows(table: Path) -> list[dict[str, str]]:

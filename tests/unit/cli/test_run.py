@@ -3,6 +3,9 @@
 import json
 import os
 import socket
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +51,18 @@ def test_a_dead_run_is_unlocked(locked, monkeypatch, pid):
     locked.write_text(json.dumps({"pid": pid, "host": socket.gethostname(), "started": "1"}))
     run.clear_dead_lock(locked)
     assert [command[-1] for command in calls] == ["--unlock"]
+
+
+def test_a_killed_process_that_nobody_waited_for_is_dead():
+    process = subprocess.Popen(["sleep", "60"])
+    assert run._started(process.pid)
+    process.kill()
+    deadline = time.monotonic() + 10
+    while run._started(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert Path(f"/proc/{process.pid}").exists()
+    assert run._started(process.pid) == ""
+    process.wait()
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_error_with_advice(tmp_path):
