@@ -62,6 +62,19 @@ def status(
             typer.echo(f"{row['dataset']}/{row['case_id']}: {row['state']} at {row['stage']}: {row['reason']}")
 
 
+def check_folder(folder: Path) -> None:
+    """Make sure that results can be written, before Snakemake looks for them.
+
+    Raises:
+        HepipeError: The folder is a file, or this user may not write there.
+    """
+    place = folder if folder.exists() else folder.absolute().parent
+    if not place.is_dir():
+        raise _unwritable(folder, "it is a file, a folder is expected")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise _unwritable(folder, "this user has no right to")
+
+
 def write_run_record(path: Path) -> None:
     """Say which process on which host holds the working folder.
 
@@ -73,10 +86,14 @@ def write_run_record(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record), encoding="utf-8")
     except OSError as error:
-        raise HepipeError(
-            f"the results folder cannot be written to ({error.strerror}); give this user the right to write in "
-            f"{Path('results').absolute()}, free space there, or run from another folder"
-        ) from None
+        raise _unwritable(path.parent, error.strerror or "unknown reason") from None
+
+
+def _unwritable(folder: Path, reason: str) -> HepipeError:
+    return HepipeError(
+        f"the folder {folder} cannot be written to: {reason}; move what is there away, give this user the right to "
+        "write, free space, or run from another folder"
+    )
 
 
 def clear_dead_lock(path: Path) -> None:

@@ -3,6 +3,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from hepipe.cli.run import check_folder
 from hepipe.config import case_rows, load_config
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.models.catalog import check_run
@@ -14,6 +15,7 @@ def stop(error):
 
 
 try:
+    check_folder(Path("results"))
     CONFIG = load_config(config)
     for _run in CONFIG.runs:
         check_run(CONFIG, _run)
@@ -109,7 +111,9 @@ def registration_threads(wildcards):
 
 def synth_pairs_spec(wildcards):
     """The values that the aligned pairs depend on; their patients are others than the cohort's."""
-    return CONFIG.datasets[wildcards.dataset].synth.model_dump_json(exclude={"patients"})
+    return CONFIG.datasets[wildcards.dataset].synth.model_dump_json(
+        exclude={"patients"}
+    )
 
 
 def synth_case_spec(wildcards):

@@ -69,6 +69,13 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_with_advice(tmp_path):
     (tmp_path / "results").write_text("")
     with pytest.raises(HepipeError, match="cannot be written to"):
         run.write_run_record(tmp_path / "results/private/run.json")
+    with pytest.raises(HepipeError, match="it is a file, a folder is expected; move what is there away"):
+        run.check_folder(tmp_path / "results")
+
+
+def test_a_folder_that_is_there_or_can_be_made_passes(tmp_path):
+    run.check_folder(tmp_path)
+    run.check_folder(tmp_path / "results")
 
 
 def test_many_failed_jobs_with_one_reason_are_one_line(tmp_path, monkeypatch):
