@@ -51,6 +51,8 @@ class CaseRow(BaseModel):
     def _plain_id(cls, value: str) -> str:
         if not _ID.fullmatch(value):
             raise ValueError("1 to 64 letters, digits, '_', '.', '-' expected, starting with a letter or digit")
+        if value.split(".")[0] == "imported":
+            raise ValueError("this name stands for imported tiles; choose another")
         return value
 
     @field_validator("mpp_he", "mpp_ihc")

@@ -56,6 +56,7 @@ def test_several_ihc_of_one_block_share_the_h_and_e(tmp_path: Path):
     ("cells", "problem"),
     [
         ({0: "C 1"}, "row 2, column case_id: 1 to 64 letters, digits, '_', '.', '-' expected"),
+        ({0: "imported"}, "row 2, column case_id: this name stands for imported tiles; choose another"),
         ({0: ""}, "row 2, column case_id: empty, a value is required"),
         ({2: ""}, "row 2, column he: empty, a value is required"),
         ({5: "4+"}, "row 2, column her2_score: Input should be '0', '1+', '2+' or '3+' (found '4+')"),

@@ -83,6 +83,12 @@ def test_tiles_open_with_zarr_alone(finished):
     assert group["he"].shape[0] > 0
 
 
+def test_planning_says_no_error(finished):
+    done = finished.snakemake("-n", "--forceall")
+    assert done.returncode == 0
+    assert "Error" not in done.stdout, done.stdout
+
+
 def test_a_second_run_has_nothing_to_do(finished):
     assert finished.planned() == {}
 

@@ -29,7 +29,7 @@ except HepipeError as error:
 
 wildcard_constraints:
     dataset="[A-Za-z0-9][A-Za-z0-9_-]*",
-    case="(?!imported$)[A-Za-z0-9][A-Za-z0-9_.-]*",
+    case=r"(?!imported(?![A-Za-z0-9_-]))[A-Za-z0-9][A-Za-z0-9_.-]*",
     part="[A-Za-z0-9][A-Za-z0-9_.-]*",
     run="[A-Za-z0-9][A-Za-z0-9_-]*",
     split="train|val|test",
