@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def open_aligned(root: Path, spec: ImportSpec) -> TileSet:
             split=tile.split or spec.split,
             name=tile.name,
             file_name=tile.path.name,
-            read=lambda path=tile.path: _halves(path),  # type: ignore[misc]
+            read=partial(_halves, tile.path),
         )
         for tile in found
     ]
