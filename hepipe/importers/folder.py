@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from hepipe.config import ImportSpec
 from hepipe.errors import ConfigError
 from hepipe.importers.files import SPLITS, Found, check_sizes, listed, read_picture, read_size, tiles_below
-from hepipe.importers.pairs import Pair, TileSet
+from hepipe.importers.pairs import Pair, Pixels, TileSet
 
 
 def open_folders(root: Path, spec: ImportSpec) -> TileSet:
@@ -38,7 +39,7 @@ def open_folders(root: Path, spec: ImportSpec) -> TileSet:
             split=one.split or spec.split,
             name=one.name,
             file_name=one.path.name,
-            read=lambda one=one, other=other: (read_picture(one.path), read_picture(other.path)),  # type: ignore[misc]
+            read=partial(_both, one.path, other.path),
         )
         for one, other in found
     ]
@@ -58,3 +59,7 @@ def _side(root: Path, name: str) -> dict[tuple[str, str], Found]:
     if not tiles:
         raise ConfigError(f"import: no files in {root / name}, nor in {name} below train, val or test")
     return {(tile.split or "", tile.name): tile for tile in tiles}
+
+
+def _both(he: Path, ihc: Path) -> Pixels:
+    return read_picture(he), read_picture(ihc)
