@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from hepipe.config import RegistrationSpec
 from hepipe.geometry import Transform
 from hepipe.registration.landmarks import read_landmarks
 from hepipe.registration.register import Registration, register
+from hepipe.registration_spec import RegistrationSpec
 from hepipe.slides.open import closing, open_slide
 from hepipe.tissue.otsu import threshold_tissue
 

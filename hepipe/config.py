@@ -13,19 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hepipe.errors import ConfigError
+from hepipe.registration_spec import RegistrationSpec as RegistrationSpec
 from hepipe.sheet import SCORES, CaseRow, Score, read_sheet
+from hepipe.spec import Spec as Spec
 
 Split = Literal["train", "val", "test"]
 SYNTH_MPP = 0.5
-
-
-class Spec(BaseModel):
-    """A section of the configuration: unknown keys fail, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class SlidesSpec(Spec):
@@ -40,28 +36,6 @@ class SlidesSpec(Spec):
     mpp_tolerance: float = Field(0.01, ge=0, lt=0.2, description="How much finer than level 0 a read may ask.")
     min_tissue_mm2: float = Field(0.05, ge=0, description="A slide with less tissue than this is empty, mm².")
     max_dark_frac: float = Field(0.6, gt=0, le=1, description="More than this share dark: not a brightfield slide.")
-
-
-class RegistrationSpec(Spec):
-    """How the IHC slide is brought onto the H&E slide."""
-
-    revision: Literal[1] = 1
-    chain: tuple[Literal["search", "affine", "elastic", "deeperhistreg", "simpleitk", "landmarks", "identity"], ...] = (
-        Field(("search", "affine", "elastic"), min_length=1, description="Steps, each starting from the one before.")
-    )
-    overview_px: int = Field(1024, ge=128, description="Longer side of the pictures that are registered, px.")
-    threads: int = Field(1, ge=1, description="Threads of every numeric library: part of the result, so named here.")
-    flips: bool = Field(True, description="Search mirrored starts too.")
-    rotation_step_deg: float = Field(5.0, gt=0, le=45, description="Step of the start search over all rotations.")
-    smoothness: float = Field(4.0, ge=0, description="`elastic`: weight of the field's mean squared slope.")
-    levels: int = Field(5, ge=1, le=10, description="`deeperhistreg`: pyramid levels.")
-    iterations: int = Field(30, ge=1, description="`deeperhistreg`, `simpleitk`: iterations per level.")
-    alpha: float = Field(1.5, ge=0, description="`deeperhistreg`: weight of the displacement's smoothness.")
-    timeout_s: float = Field(3600.0, gt=0, description="`deeperhistreg`: its process is ended after this, seconds.")
-    min_similarity: float = Field(0.15, description="Below this score the two slides do not belong together.")
-    review_similarity: float = Field(0.2, description="Below this score a person should look at the pair.")
-    review_stiff: float = Field(0.14, description="The same for the score before the deformable step.")
-    min_tissue_dice: float = Field(0.4, ge=0, le=1, description="Least overlap of both tissue masks after warping.")
 
 
 class TissueSpec(Spec):

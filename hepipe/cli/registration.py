@@ -12,6 +12,7 @@ import typer
 from hepipe.cli.options import InPath, OutPath, SpecJson
 from hepipe.cli.pairs import open_pair
 from hepipe.errors import ConfigError, RegistrationError, SlideError
+from hepipe.registration_spec import Section
 from hepipe.status import OK, failed
 
 if TYPE_CHECKING:
@@ -36,13 +37,16 @@ def register_case(
     landmarks: Annotated[str, typer.Option(help="CSV of x_he,y_he,x_ihc,y_ihc in px0, or HE.csv;IHC.csv.")] = "",
     mpp_he: Annotated[float | None, typer.Option(help="µm per px of the H&E slide, without --checked.")] = None,
     mpp_ihc: Annotated[float | None, typer.Option(help="µm per px of the IHC slide, without --checked.")] = None,
+    section: Annotated[Section, typer.Option(help="Same section stained again, or the next; without --checked.")] = (
+        "restained"
+    ),
     spec: SpecJson = "{}",
 ) -> None:
     """Bring the IHC slide onto the H&E slide."""
-    from hepipe.config import RegistrationSpec
     from hepipe.registration.landmarks import read_landmarks
     from hepipe.registration.register import Registration
     from hepipe.registration.register import register as bring_together
+    from hepipe.registration_spec import RegistrationSpec
     from hepipe.stores.arrays import write_registered
     from hepipe.stores.cases import read_checked
     from hepipe.stores.provenance import Provenance
@@ -64,6 +68,7 @@ def register_case(
                     moving,
                     settings,
                     case_id=subject,
+                    section=section if case is None else case.section,
                     landmarks=points,
                     accepted=None if case is None else case.accepted,
                 )

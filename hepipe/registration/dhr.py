@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from hepipe.config import RegistrationSpec
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.geometry import Transform
 from hepipe.registration.overview import Pictures, look, on_top, positions
+from hepipe.registration_spec import RegistrationSpec
 
 NEEDS = ("deeperhistreg", "pyvips", "torch")
 """torchvision is not among them: the process brings a stand-in for the two transforms that are used."""
@@ -47,7 +47,8 @@ def refine_deeperhistreg(pictures: Pictures, start: Transform, spec: Registratio
     seen = look(pictures.moving, positions(start, shape=(height, width)), outside=(255.0, 255.0, 255.0, 255.0))
     given = io.BytesIO()
     np.savez(given, fixed=dark_on_zero(pictures.fixed), moving=dark_on_zero(seen))
-    settings = (spec.levels, spec.iterations, spec.alpha, spec.threads, os.getpid())
+    own = spec.deeperhistreg
+    settings = (own.levels, own.iterations, own.alpha, spec.threads, os.getpid())
     threads = {name: str(spec.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     try:
         # Through pipes: a kill of both leaves nothing on disk.
@@ -56,13 +57,13 @@ def refine_deeperhistreg(pictures: Pictures, start: Transform, spec: Registratio
             input=given.getvalue(),
             env={**os.environ, **threads, "CUDA_VISIBLE_DEVICES": ""},
             capture_output=True,
-            timeout=spec.timeout_s,
+            timeout=own.timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise HepipeError(
-            f"case {case_id}: DeeperHistReg was ended after {spec.timeout_s:g} s (registration.timeout_s); "
-            "lower overview_px or iterations"
+            f"case {case_id}: DeeperHistReg was ended after {own.timeout_s:g} s "
+            "(registration.deeperhistreg.timeout_s); lower overview_px or iterations"
         ) from None
     if done.returncode != 0:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]

@@ -8,9 +8,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float
 
-from hepipe.config import RegistrationSpec
 from hepipe.errors import RegistrationError
 from hepipe.geometry import Transform, identity
 from hepipe.registration.affine import refine_affine
@@ -18,18 +16,13 @@ from hepipe.registration.elastic import refine_elastic
 from hepipe.registration.landmarks import Landmarks, fit_landmarks
 from hepipe.registration.overview import Pictures, read_pictures
 from hepipe.registration.score import Judge, Likeness, landmark_error
-from hepipe.registration.start import search_starts
+from hepipe.registration.search import choose_start
 from hepipe.registration.transform import compose, fold_frac, implausible, invert, scales
+from hepipe.registration.verdict import judge_case
+from hepipe.registration_spec import RegistrationSpec, Section
 from hepipe.slides.reader import Slide
-from hepipe.status import OK, CaseStatus, failed, review
+from hepipe.status import CaseStatus
 
-STARTS = 16
-"""Placements that the search hands on: the right one was first or second on five real pairs, but fifth on a drawn slide
-of three like pieces with a cover slip's edge across one."""
-FINALISTS = 3
-GLANCE_PX, GLANCE_STEPS = (64,), 30
-"""All starts are refined a little at this size, the finalists at the next."""
-COARSE_PX = (128,)
 DEFORMABLE = frozenset({"elastic", "deeperhistreg", "simpleitk"})
 
 
@@ -49,6 +42,7 @@ def register(
     spec: RegistrationSpec,
     *,
     case_id: str,
+    section: Section = "restained",
     landmarks: Landmarks | None = None,
     accepted: Literal["yes", "no"] | None = None,
 ) -> Registration:
@@ -59,6 +53,7 @@ def register(
         ihc: The moving slide.
         spec: The chain and its settings.
         case_id: For errors.
+        section: The same section stained again, or the next: what is fitted and which limits hold.
         landmarks: Measure the error with these; the step `landmarks` also uses them.
         accepted: A person's verdict: `yes` turns a review into ok, `no` fails the case.
 
@@ -107,50 +102,10 @@ def register(
         if landmarks is None
         else landmark_error(found, landmarks.he_px0, landmarks.ihc_px0, ihc_size_px0=ihc.size_px0),
     }
-    status = judge_case(likeness, spec, stiff=stiff.similarity, accepted=accepted)
+    status = judge_case(likeness, getattr(spec.gate, section), stiff=stiff.similarity, accepted=accepted)
     if status.failed:
         return Registration(None, None, status, summary)
     return Registration(found, inverse.transform, status, summary)
-
-
-def judge_case(
-    likeness: Likeness, spec: RegistrationSpec, *, stiff: float, accepted: Literal["yes", "no"] | None = None
-) -> CaseStatus:
-    """The verdict on a finished chain.
-
-    Args:
-        likeness: At its end.
-        spec: The limits.
-        stiff: Similarity before the deformable steps, which also find some likeness between strangers.
-        accepted: A person's verdict.
-    """
-    if accepted == "no":
-        return failed("registration", "a person did not accept this registration (column accepted)")
-    if likeness.similarity < spec.min_similarity:
-        return failed(
-            "registration",
-            f"the two slides do not seem to belong together: similarity {likeness.similarity:.2f}, at least "
-            f"{spec.min_similarity:.2f} expected; check the pair in the slide sheet, or give landmarks",
-        )
-    if likeness.tissue_dice < spec.min_tissue_dice:
-        return failed(
-            "registration",
-            f"the tissue of the two slides hardly overlaps: Dice {likeness.tissue_dice:.2f}, at least "
-            f"{spec.min_tissue_dice:.2f} expected; check the pair in the slide sheet",
-        )
-    if likeness.similarity < spec.review_similarity and accepted is None:
-        return review(
-            "registration",
-            f"similarity {likeness.similarity:.2f} is below {spec.review_similarity:.2f}: look at the overlay and "
-            "write yes or no into column accepted",
-        )
-    if stiff < spec.review_stiff and accepted is None:
-        return review(
-            "registration",
-            f"similarity was {stiff:.2f} before the deformable step, {spec.review_stiff:.2f} expected: look at the "
-            "overlay and write yes or no into column accepted",
-        )
-    return OK
 
 
 def _take(
@@ -168,7 +123,7 @@ def _take(
     if step == "identity":
         return start
     if step == "search":
-        return _search(pictures, judge, spec)
+        return choose_start(pictures, judge, spec.search)
     if step == "landmarks":
         if landmarks is None:
             raise RegistrationError(case_id, "the chain has the step landmarks, but its row names no landmarks file")
@@ -190,41 +145,20 @@ def _take(
             found = compose(after, small, a_size_px0=size)
         return pictures.large(found)
     if step == "elastic":
-        return pictures.large(refine_elastic(judge.fixed, judge.moving, small, smoothness=spec.smoothness))
+        return pictures.large(refine_elastic(judge.fixed, judge.moving, small, smoothness=spec.elastic.smoothness))
     if step == "simpleitk":
         from hepipe.registration.sitk import refine_simpleitk
 
         return pictures.large(
-            refine_simpleitk(judge.fixed, judge.moving, small, threads=spec.threads, iterations=spec.iterations)
+            refine_simpleitk(
+                judge.fixed, judge.moving, small, threads=spec.threads, iterations=spec.simpleitk.iterations
+            )
         )
     if step == "deeperhistreg":
         from hepipe.registration.dhr import refine_deeperhistreg
 
         return pictures.large(refine_deeperhistreg(pictures, small, spec, case_id=case_id))
     raise ValueError(f"no step {step!r}")
-
-
-def _search(pictures: Pictures, judge: Judge, spec: RegistrationSpec) -> Transform:
-    """The start of several, each refined a little, under which the pictures are most alike."""
-    starts = search_starts(judge.fixed, judge.moving, step_deg=spec.rotation_step_deg, flips=spec.flips, keep=STARTS)
-
-    def ranked(matrix: Float[np.ndarray, "3 3"]) -> float:
-        proposed = pictures.large(Transform(matrix, pictures.mpp, pictures.mpp))
-        return -math.inf if implausible(proposed) else judge.rank(proposed)
-
-    pairs = []
-    for start in starts:
-        rigid = start.moving_from_fixed
-        glanced = refine_affine(judge.fixed, judge.moving, rigid, scales_px=GLANCE_PX, steps=GLANCE_STEPS)
-        pairs.append((ranked(glanced), rigid, glanced))
-    finalists = sorted(pairs, key=lambda pair: -pair[0])[:FINALISTS]
-    # The glance itself may have led astray (seen on a section of lung), so the rigid start stays in the race.
-    refined = [
-        refine_affine(judge.fixed, judge.moving, one, scales_px=COARSE_PX)
-        for _, rigid, glanced in finalists
-        for one in (rigid, glanced)
-    ]
-    return pictures.large(Transform(max(refined, key=ranked), pictures.mpp, pictures.mpp))
 
 
 def _objection(step: str, tried: Transform, before: Likeness, after: Likeness) -> str:

@@ -16,7 +16,7 @@ from hepipe.stores.cases import CheckedCase, SlideFacts, write_checked
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import TILES, VERDICTS, write_table
 
-QUICK = {"rotation_step_deg": 20.0, "flips": False, "chain": ["search", "affine"]}
+QUICK = {"search": {"rotation_step_deg": 20.0, "flips": False}, "chain": ["search", "affine"]}
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_slides_without_common_tissue_fail_at_the_tissue(hepipe, tmp_path):
     left, right = np.zeros((224, 224), np.float32), np.zeros((224, 224), np.float32)
     left[60:160, 20:90] = right[60:160, 130:200] = 0.4
     folder = prepare(tmp_path, left, right)
-    still = {"chain": ["identity"], "min_similarity": -1.0, "min_tissue_dice": 0.0}
+    still = {"chain": ["identity"], "gate": {"restained": {"min_similarity": -1.0, "min_tissue_dice": 0.0}}}
     hepipe("register", *slides_of(folder), "--transform", folder / "t.zarr", "--spec", json.dumps(still))
     hepipe("tissue", *slides_of(folder), "--transform", folder / "t.zarr", "--tissue", folder / "m.zarr")
     status = read_tissue(folder / "m.zarr").provenance.status

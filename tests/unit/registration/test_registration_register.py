@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 from registration_drawing import MPP, as_slides, draw_section, partner, turn
 
-from hepipe.config import RegistrationSpec
 from hepipe.errors import ConfigError, RegistrationError
 from hepipe.geometry import Transform, scaling
 from hepipe.registration import register as module
 from hepipe.registration.landmarks import Landmarks
-from hepipe.registration.register import judge_case, register
+from hepipe.registration.register import register
 from hepipe.registration.score import Likeness
+from hepipe.registration.verdict import judge_case
+from hepipe.registration_spec import GateSpec, GatesSpec, RegistrationSpec, SearchSpec
 from hepipe.slides.picture import ArraySlide
 from hepipe.stores.arrays import transform_digest
 
-QUICK = RegistrationSpec(rotation_step_deg=20.0, flips=False)
+QUICK = RegistrationSpec(search=SearchSpec(rotation_step_deg=20.0, flips=False))
 """Coarser than the default, which has one test of its own."""
 
 
@@ -40,7 +41,9 @@ def test_a_mirrored_section_is_found_unless_flips_are_off(section, tissue_points
     result = register(*slides, RegistrationSpec(chain=("search", "affine")), case_id="case")
     assert result.summary["mirrored"]
     assert np.median(error_px(result.ihc_from_he, truth, tissue_points)) < 0.6
-    without = register(*slides, RegistrationSpec(chain=("search", "affine"), flips=False), case_id="case")
+    without = register(
+        *slides, RegistrationSpec(chain=("search", "affine"), search=SearchSpec(flips=False)), case_id="case"
+    )
     assert without.summary["similarity"] < result.summary["similarity"] - 0.2
 
 
@@ -53,7 +56,7 @@ def test_the_same_slides_give_the_same_numbers(section):
 
 def test_slides_that_do_not_belong_together_fail_where_the_true_pair_passes(section):
     # Drawn spots of one size are more alike than tissue is: the limit is higher than on slides.
-    strict = QUICK.model_copy(update={"min_similarity": 0.45})
+    strict = QUICK.model_copy(update={"gate": GatesSpec(restained=GateSpec(min_similarity=0.45))})
     moved, _ = partner(section, turn(60.0), warp_px=2.0)
     assert register(*as_slides(section, moved), strict, case_id="case").status.state == "ok"
     result = register(*as_slides(section, draw_section(77)), strict, case_id="case")
@@ -102,7 +105,10 @@ def test_resolutions_of_the_slides_may_differ(section, tissue_points):
     half = moved.reshape(112, 2, 112, 2).mean(axis=(1, 3))
     ihc = ArraySlide(as_slides(half, half)[1]._array, mpp=2 * MPP, slide_id="case-ihc")
     result = register(
-        he, ihc, RegistrationSpec(chain=("search", "affine"), rotation_step_deg=15.0, flips=False), case_id="case"
+        he,
+        ihc,
+        RegistrationSpec(chain=("search", "affine"), search=SearchSpec(rotation_step_deg=15.0, flips=False)),
+        case_id="case",
     )
     errors = error_px(result.ihc_from_he, lambda points: truth(points) / 2, tissue_points)
     assert np.median(errors) < 0.5
@@ -143,5 +149,5 @@ def test_a_missing_deeperhistreg_says_what_to_install_or_take_instead(section, m
     ],
 )
 def test_the_verdict_follows_similarity_overlap_and_a_persons_word(similarity, stiff, dice, accepted, state):
-    spec = RegistrationSpec(min_similarity=0.12, review_similarity=0.15, review_stiff=0.12, min_tissue_dice=0.4)
-    assert judge_case(Likeness(similarity, dice), spec, stiff=stiff, accepted=accepted).state == state
+    gate = GateSpec(min_similarity=0.12, review_similarity=0.15, review_stiff=0.12, min_tissue_dice=0.4)
+    assert judge_case(Likeness(similarity, dice), gate, stiff=stiff, accepted=accepted).state == state

@@ -17,6 +17,9 @@ def noise():
     return np.random.default_rng(0).uniform(0, 1, (24, 20)).astype(np.float32)
 
 
+COARSE = SearchSpec(rotation_step_deg=15.0, flips=False)
+
+
 def test_the_written_out_gradient_of_the_correlation_is_its_slope(noise):
     rng = np.random.default_rng(1)
     moving = rng.uniform(0, 1, noise.shape).astype(np.float32)
@@ -73,7 +76,7 @@ def test_a_displacement_on_top_of_a_start_moves_the_fixed_side(section):
 def test_simpleitk_improves_on_the_search_without_any_extra(section, tissue_points):
     moved, truth = partner(section, turn(15.0, scale=1.03), warp_px=3.0)
     slides = as_slides(section, moved)
-    spec = RegistrationSpec(chain=("search", "simpleitk"), rotation_step_deg=15.0, flips=False, iterations=20)
+    spec = RegistrationSpec(chain=("search", "simpleitk"), search=COARSE, simpleitk=SimpleItkSpec(iterations=20))
     one, two = (register(*slides, spec, case_id="case") for _ in range(2))
     assert one.summary["chain"][1]["kept"]
     np.testing.assert_array_equal(one.ihc_from_he.field_um, two.ihc_from_he.field_um)
@@ -86,7 +89,7 @@ def test_deeperhistreg_improves_on_the_search_in_its_own_process(section, tissue
         pytest.skip("the extra 'register' is not installed")
     moved, truth = partner(section, turn(5.0), warp_px=4.0)
     spec = RegistrationSpec(
-        chain=("search", "deeperhistreg"), rotation_step_deg=15.0, flips=False, levels=3, iterations=15
+        chain=("search", "deeperhistreg"), search=COARSE, deeperhistreg=DeeperHistRegSpec(levels=3, iterations=15)
     )
     result = register(*as_slides(section, moved), spec, case_id="case")
     step = result.summary["chain"][1]

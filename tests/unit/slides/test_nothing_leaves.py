@@ -54,7 +54,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     verdict = ["--verdict", data / "verdict/C1.parquet"]
 
     run("check", "--row", json.dumps(row), *checked, "--private", results / "private/ds/C1/row.json")
-    lenient = {"chain": ["identity"], "min_similarity": -1.0, "review_similarity": -1.0, "min_tissue_dice": 0.0}
+    gate = {"min_similarity": -1.0, "review_similarity": -1.0, "min_tissue_dice": 0.0}
+    lenient = {"chain": ["identity"], "gate": {"restained": gate, "consecutive": gate}}
     run("register", *slides, *checked, *transform, spec=lenient)
     run("tissue", *slides, *checked, *transform, *tissue_mask)
     run("stains", *slides, *checked, *transform, *tissue_mask, *stains)

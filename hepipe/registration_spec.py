@@ -1,0 +1,130 @@
+"""The configuration's section `registration`: a chain of steps, what each of them takes, and the limits of the verdict.
+
+Light like `config.py`, which the Snakefile imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from hepipe.spec import Spec
+
+Section = Literal["restained", "consecutive"]
+Step = Literal["search", "affine", "elastic", "refine", "deeperhistreg", "simpleitk", "landmarks", "identity"]
+
+
+class SearchSpec(Spec):
+    """The start over all rotations."""
+
+    flips: bool = Field(True, description="Search mirrored starts too.")
+    rotation_step_deg: float = Field(5.0, gt=0, le=45)
+    scale_range: tuple[float, float] = Field(
+        (0.6, 1.6), description="Sizes tried, IHC px per H&E px, where an mpp is unknown; else the mpp fix it."
+    )
+    matcher: Literal["none", "aliked"] = Field(
+        "none", description="aliked: further starts from a learned matcher; needs weights of the role `aliked`."
+    )
+
+
+class ElasticSpec(Spec):
+    """The spline field of the overview."""
+
+    smoothness: float = Field(4.0, ge=0, description="Weight of the field's mean squared slope.")
+
+
+class RefineSpec(Spec):
+    """Residual shifts of windows at high resolution, on what both stains share."""
+
+    mpp: float = Field(0.5, gt=0, description="Finest resolution looked at, µm per px; 2 is the fast mode.")
+
+
+class DeeperHistRegSpec(Spec):
+    """DeeperHistReg in its own process."""
+
+    preset: str = Field("", description="A preset of the package for both its steps; empty: the keys below alone.")
+    initial: bool = Field(False, description="Run its own initial alignment too, in place of the step before.")
+    overview_px: int | None = Field(None, ge=128, description="Its own size of the pictures; empty: `overview_px`.")
+    parameters: Mapping[str, Any] = Field({}, description="Further parameters of the package, over the preset's.")
+    device: Literal["cpu", "cuda"] = "cpu"
+    levels: int = Field(5, ge=1, le=10, description="Pyramid levels.")
+    iterations: int = Field(30, ge=1, description="Iterations per level.")
+    alpha: float = Field(1.5, ge=0, description="Weight of the displacement's smoothness.")
+    timeout_s: float = Field(3600.0, gt=0, description="Its process is ended after this, seconds.")
+
+
+class SimpleItkSpec(Spec):
+    """SimpleITK's affine and deformable registration by mutual information."""
+
+    deformable: Literal["bspline", "diffeomorphic", "none"] = "bspline"
+    iterations: int = Field(30, ge=1, description="Per resolution.")
+
+
+class LandmarksSpec(Spec):
+    """What is fitted to landmarks."""
+
+    kind: Literal["auto", "similarity", "affine", "spline"] = Field(
+        "auto", description="auto: similarity below 6 points, affine below 15, else thin-plate spline."
+    )
+    smoothing: float = Field(1.0, ge=0, description="Of the spline; 0 passes through every point, placed well or not.")
+
+
+class GateSpec(Spec):
+    """Limits of the verdict for one kind of section."""
+
+    min_similarity: float = Field(0.15, description="Below this score the two slides do not belong together.")
+    review_similarity: float = Field(0.2, description="Below this score a person should look at the pair.")
+    review_stiff: float = Field(0.14, description="The same for the score before the deformable steps.")
+    min_tissue_dice: float = Field(0.4, ge=0, le=1, description="Least overlap of both tissue masks after warping.")
+
+
+class GatesSpec(Spec):
+    """Limits by kind of section: what is near for the next section is far for the same one."""
+
+    restained: GateSpec = GateSpec()
+    consecutive: GateSpec = GateSpec()
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "her2match": {
+        "chain": ["deeperhistreg"],
+        "deeperhistreg": {"preset": "default_initial_nonrigid_high_resolution", "initial": True, "overview_px": 8192},
+    },
+}
+"""Chains by name. her2match: Klöckner et al. 2025, DeeperHistReg's high-resolution non-rigid pipeline."""
+
+
+class RegistrationSpec(Spec):
+    """How the IHC slide is brought onto the H&E slide."""
+
+    revision: Literal[2] = 2
+    preset: Literal["", "her2match"] = Field("", description="A published chain; keys given beside it win.")
+    chain: tuple[Step, ...] = Field(
+        ("search", "affine", "elastic"), min_length=1, description="Steps, each starting from the one before."
+    )
+    overview_px: int = Field(1024, ge=128, description="Longer side of the pictures that are registered, px.")
+    threads: int = Field(1, ge=1, description="Threads of every numeric library: part of the result, so named here.")
+    search: SearchSpec = SearchSpec()
+    elastic: ElasticSpec = ElasticSpec()
+    refine: RefineSpec = RefineSpec()
+    deeperhistreg: DeeperHistRegSpec = DeeperHistRegSpec()
+    simpleitk: SimpleItkSpec = SimpleItkSpec()
+    landmarks: LandmarksSpec = LandmarksSpec()
+    gate: GatesSpec = GatesSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("preset") in PRESETS:
+            return _over(PRESETS[values["preset"]], values)
+        return values
+
+
+def _over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in values.items():
+        below = merged.get(key)
+        merged[key] = _over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
