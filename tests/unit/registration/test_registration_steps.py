@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from registration_drawing import MPP, as_slides, partner, stain, turn
 
-from hepipe.config import RegistrationSpec
 from hepipe.errors import RegistrationError
 from hepipe.geometry import Transform, translation
 from hepipe.registration.landmarks import Landmarks, fit_landmarks, read_landmarks
@@ -10,6 +9,7 @@ from hepipe.registration.ncc import Comparison, FixedWindows
 from hepipe.registration.overview import features, on_top, positions, read_pictures, resample
 from hepipe.registration.register import register
 from hepipe.registration.start import search_starts
+from hepipe.registration_spec import DeeperHistRegSpec, RegistrationSpec, SearchSpec, SimpleItkSpec
 
 
 @pytest.fixture
