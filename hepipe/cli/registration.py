@@ -88,6 +88,8 @@ def register_case(
         ihc_from_he=result.ihc_from_he,
         he_from_ihc=result.he_from_ihc,
         summary=result.summary,
+        proposed=result.proposed,
+        evidence=result.evidence,
     )
 
 

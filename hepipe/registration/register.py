@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,12 +29,14 @@ DEFORMABLE = frozenset({"elastic", "deeperhistreg", "simpleitk"})
 
 @dataclass(frozen=True)
 class Registration:
-    """What came of a case; transforms are None when it failed."""
+    """What came of a case; both transforms are None when it failed, and `proposed` is what the chain ended with."""
 
     ihc_from_he: Transform | None
     he_from_ihc: Transform | None
     status: CaseStatus
     summary: dict[str, Any] = field(default_factory=dict)
+    proposed: Transform | None = None
+    evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def register(
@@ -104,7 +107,7 @@ def register(
     }
     status = judge_case(likeness, getattr(spec.gate, section), stiff=stiff.similarity, accepted=accepted)
     if status.failed:
-        return Registration(None, None, status, summary)
+        return Registration(None, None, status, summary, proposed=found)
     return Registration(found, inverse.transform, status, summary)
 
 

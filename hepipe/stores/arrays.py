@@ -10,8 +10,8 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,31 @@ def content_digest(array: np.ndarray) -> str:
 # Transforms ------------------------------------------------------------------------------------------------
 
 
+RESIDUAL_COLUMNS = ("he_x_um", "he_y_um", "dx_um", "dy_um", "peak", "kept", "level_mpp")
+EVIDENCE = ("residuals", "trust", "pieces_he", "pieces_ihc")
+
+
 @dataclass(frozen=True)
 class Registered:
-    """A pair's registration: the transform, its inverse, how it went. Transforms are None for a failed case."""
+    """A pair's registration: the transform, its inverse, how it went.
+
+    Attributes:
+        provenance: Of the artefact.
+        ihc_from_he: None for a failed case.
+        he_from_ihc: Its inverse; None for a failed case.
+        summary: Steps, scores, pose.
+        proposed: What a failed case's chain ended with: for looking at, never for tiles.
+        evidence: Arrays that not every chain has. `residuals` float32 (n, 7), columns `RESIDUAL_COLUMNS`: what shift the
+            windows of the refinement still see; `trust` uint8 (h, w) on the field's grid: 1 where windows support it;
+            `pieces_he`, `pieces_ihc` uint8: labels of tissue pieces on each slide's overview at `summary["mpp"]`.
+    """
 
     provenance: Provenance
     ihc_from_he: Transform | None
     he_from_ihc: Transform | None
     summary: dict[str, Any]
+    proposed: Transform | None = None
+    evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -105,11 +122,18 @@ def write_registered(
     ihc_from_he: Transform | None,
     he_from_ihc: Transform | None,
     summary: dict[str, Any],
+    proposed: Transform | None = None,
+    evidence: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Store a registration: one subgroup per direction, `summary` (methods tried, scores, residual) as attribute."""
+    """Store a registration: a subgroup per transform, arrays of evidence, `summary` as attribute; see `Registered`."""
     with whole(path) as beside:
         group = write_group(beside, provenance, summary=summary)
-        for name, transform in (("ihc_from_he", ihc_from_he), ("he_from_ihc", he_from_ihc)):
+        for name, values in (evidence or {}).items():
+            assert name in EVIDENCE, name
+            array = group.create_array(name, shape=values.shape, chunks=values.shape, dtype=values.dtype)
+            array[:] = values
+        transforms = (("ihc_from_he", ihc_from_he), ("he_from_ihc", he_from_ihc), ("proposed", proposed))
+        for name, transform in transforms:
             if transform is None:
                 continue
             part = group.create_group(name)
@@ -141,7 +165,14 @@ def read_registered(path: Path) -> Registered:
             grid_um=float(part.attrs["grid_um"]),
         )
 
-    return Registered(provenance, direction("ihc_from_he"), direction("he_from_ihc"), dict(group.attrs["summary"]))
+    return Registered(
+        provenance,
+        direction("ihc_from_he"),
+        direction("he_from_ihc"),
+        dict(group.attrs["summary"]),
+        direction("proposed"),
+        {name: np.asarray(group[name][:]) for name in EVIDENCE if name in group},
+    )
 
 
 # Masks -----------------------------------------------------------------------------------------------------

@@ -190,3 +190,13 @@ def test_common_tissue_is_what_both_show_in_the_frame_of_the_he_slide():
 def test_a_checkerboard_of_equal_pictures_is_the_picture():
     rgb = as_slides(draw_section(1), draw_section(1))[0]._array
     np.testing.assert_array_equal(checkerboard(rgb, rgb, Transform(np.eye(3), 1.0, 1.0)), rgb)
+
+
+def test_a_failed_registration_keeps_what_it_proposed_for_looking_at(hepipe, case):
+    strict = {**QUICK, "gate": {"restained": {"min_similarity": 2.0}}}
+    hepipe("register", *slides_of(case), "--transform", case / "t.zarr", "--spec", json.dumps(strict))
+    registered = read_registered(case / "t.zarr")
+    assert registered.provenance.status.failed
+    assert registered.ihc_from_he is None
+    assert registered.proposed is not None
+    assert registered.digest == ""
