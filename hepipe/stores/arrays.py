@@ -89,7 +89,7 @@ class Registered:
         he_from_ihc: Its inverse; None for a failed case.
         summary: Steps, scores, pose.
         proposed: What a failed case's chain ended with: for looking at, never for tiles.
-        evidence: Arrays that not every chain has. `residuals` float32 (n, 7), columns `RESIDUAL_COLUMNS`: what shift the
+        evidence: Arrays that not every chain has. `residuals` float32 (n, 7), columns `RESIDUAL_COLUMNS`: the shift that
             windows of the refinement still see; `trust` uint8 (h, w) on the field's grid: 1 where windows support it;
             `pieces_he`, `pieces_ihc` uint8: labels of tissue pieces on each slide's overview at `summary["mpp"]`.
     """
@@ -130,6 +130,8 @@ def write_registered(
         group = write_group(beside, provenance, summary=summary)
         for name, values in (evidence or {}).items():
             assert name in EVIDENCE, name
+            if not values.size:
+                continue
             array = group.create_array(name, shape=values.shape, chunks=values.shape, dtype=values.dtype)
             array[:] = values
         transforms = (("ihc_from_he", ihc_from_he), ("he_from_ihc", he_from_ihc), ("proposed", proposed))
