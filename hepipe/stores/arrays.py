@@ -89,7 +89,7 @@ class Registered:
         he_from_ihc: Its inverse; None for a failed case.
         summary: Steps, scores, pose.
         proposed: What a failed case's chain ended with: for looking at, never for tiles.
-        evidence: Arrays that not every chain has. `residuals` float32 (n, 7), columns `RESIDUAL_COLUMNS`: the shift that
+        evidence: Arrays that not every chain has. `residuals` float32 (n, 7), columns `RESIDUAL_COLUMNS`: shifts that
             windows of the refinement still see; `trust` uint8 (h, w) on the field's grid: 1 where windows support it;
             `pieces_he`, `pieces_ihc` uint8: labels of tissue pieces on each slide's overview at `summary["mpp"]`.
     """

@@ -28,7 +28,7 @@ CONFIG = {
         },
         "sheet": {"sheet": "slides.tsv"},
     },
-    "registration": {"overview_px": 256, "levels": 3, "iterations": 10, "rotation_step_deg": 10},
+    "registration": {"overview_px": 256, "search": {"rotation_step_deg": 10}},
     "tiling": {"mpp": 0.5, "tile_px": 128, "min_tissue_frac": 0.4},
     "quality": {"limits": {"ncc_peak": {"min": -1.0}}},
     "splits": {"shares": {"train": 0.5, "val": 0.25, "test": 0.25}},
