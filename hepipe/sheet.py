@@ -18,6 +18,9 @@ Score = Literal["0", "1+", "2+", "3+"]
 SCORES: tuple[Score, ...] = ("0", "1+", "2+", "3+")
 REQUIRED = ("case_id", "patient_id", "he", "ihc", "marker", "her2_score", "section")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+PieceRole = Literal["matched", "control", "extra", "missing"]
+PIECE_ROLES: dict[str, tuple[PieceRole, ...]] = {"he": ("matched", "missing"), "ihc": ("matched", "control", "extra")}
+_PIECE = re.compile(r"(he|ihc)(\d+)=(\w+)")
 
 
 class CaseRow(BaseModel):
@@ -36,6 +39,9 @@ class CaseRow(BaseModel):
     mpp_ihc: float | None = Field(None, description="µm per px at level 0, overrides the file.")
     landmarks: str | None = Field(None, description="CSV of `x_he,y_he,x_ihc,y_ihc` in px0, or `HE.csv;IHC.csv`.")
     accepted: Literal["yes", "no"] | None = Field(None, description="A person's verdict on the registration.")
+    pieces: str | None = Field(
+        None, description="A person's word on pieces of tissue, such as `ihc3=control, he2=missing`."
+    )
     regions: str | None = Field(None, description="QuPath GeoJSON of regions on the H&E slide.")
     split: Literal["train", "val", "test"] | None = Field(None, description="Fixes the patient's split.")
     her2_score_restained: Score | None = Field(None, description="Score read again on the restained slide.")
@@ -63,6 +69,12 @@ class CaseRow(BaseModel):
             raise ValueError(f"{low} to {high} µm per px expected")
         return value
 
+    @field_validator("pieces")
+    @classmethod
+    def _readable_pieces(cls, value: str | None) -> str | None:
+        read_piece_roles(value or "")
+        return value
+
     @property
     def scores_disagree(self) -> bool:
         """Whether the score on the restained slide differs: such a pair goes to review."""
@@ -76,6 +88,27 @@ class CaseRow(BaseModel):
         if isinstance(values, dict):
             return {key: None if value == "" else value for key, value in values.items()}
         return values
+
+
+def read_piece_roles(text: str) -> dict[tuple[str, int], PieceRole]:
+    """What a person says of pieces, `ihc3=control, he2=missing`: role by stain and number; commas or spaces between.
+
+    Raises:
+        ValueError: Another form, a role that a stain has not, or a piece named twice.
+    """
+    roles: dict[tuple[str, int], PieceRole] = {}
+    for part in re.sub(r"\s*=\s*", "=", text).replace(",", " ").replace(";", " ").split():
+        form = _PIECE.fullmatch(part)
+        if form is None:
+            raise ValueError(f"{part!r} is no piece; write them like ihc3=control, he2=missing")
+        stain, number, word = form[1], int(form[2]), form[3]
+        role = next((one for one in PIECE_ROLES[stain] if one == word), None)
+        if role is None:
+            raise ValueError(f"{part}: a piece of {stain} is {' or '.join(PIECE_ROLES[stain])}")
+        if (stain, number) in roles:
+            raise ValueError(f"{stain}{number} is named twice")
+        roles[stain, number] = role
+    return roles
 
 
 def read_sheet(path: Path, folder: Path | None = None) -> list[CaseRow]:

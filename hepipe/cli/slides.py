@@ -59,6 +59,7 @@ def check(
         split=case.split,
         batch=case.batch,
         accepted=case.accepted,
+        pieces=case.pieces,
         he=facts.get("he"),
         ihc=facts.get("ihc"),
         provenance=Provenance(

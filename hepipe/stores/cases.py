@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from hepipe.config import Spec, Split
 from hepipe.errors import StoreError
+from hepipe.geometry import GivenMpp, MppFrom
 from hepipe.sheet import Score
 from hepipe.stores.provenance import Provenance
 
@@ -23,7 +24,7 @@ class SlideFacts(Spec):
     reader: Literal["openslide", "tiffslide", "picture"]
     format: str
     mpp: float
-    mpp_from: Literal["file", "sheet"]
+    mpp_from: MppFrom
     size_px0: tuple[int, int]
     origin_px0: tuple[int, int]
     downsamples: tuple[float, ...]
@@ -43,9 +44,19 @@ class CheckedCase(Spec):
     split: Split | None = None
     batch: str | None = None
     accepted: Literal["yes", "no"] | None = None
+    pieces: str | None = None
     he: SlideFacts | None = None
     ihc: SlideFacts | None = None
     provenance: Provenance
+
+    @property
+    def mpp_unknown(self) -> bool:
+        """Whether nobody knows what a px of one slide measures: then every length of the pair is in px of level 0."""
+        return any(facts is not None and facts.mpp_from == "unknown" for facts in (self.he, self.ihc))
+
+    def mpp_to_open(self, facts: SlideFacts) -> GivenMpp:
+        """What a slide of this pair is opened with; one unknown pixel size leaves none of the two to go by."""
+        return "unknown" if self.mpp_unknown else facts.mpp
 
 
 class SlideStains(Spec):
