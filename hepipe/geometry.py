@@ -7,12 +7,19 @@ or resolution to another is a multiplication and nothing else. Points are (x, y)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 MPP_RANGE = (0.05, 20.0)
 """Plausible µm per px of level 0. A pyramid without resolution tags reads as 1000 (libvips writes 1 px/mm)."""
+NOMINAL_MPP = 1.0
+"""What a slide of unknown pixel size reads as: every µm of it is a px of level 0."""
+GivenMpp = float | Literal["unknown"] | None
+"""µm per px as a person gives it; None: as the file says."""
+MppFrom = Literal["file", "sheet", "unknown"]
+"""Who says what a px measures: the file, a person, nobody."""
 
 
 @dataclass(frozen=True)

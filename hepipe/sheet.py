@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hepipe.errors import ConfigError
-from hepipe.geometry import MPP_RANGE
+from hepipe.geometry import MPP_RANGE, GivenMpp
 
 Score = Literal["0", "1+", "2+", "3+"]
 SCORES: tuple[Score, ...] = ("0", "1+", "2+", "3+")
@@ -35,8 +35,8 @@ class CaseRow(BaseModel):
     marker: str = Field(min_length=1, description="What the IHC stains, such as HER2.")
     her2_score: Score | None = Field(description="Score of the IHC slide: 0, 1+, 2+, 3+ or empty.")
     section: Literal["restained", "consecutive"] = Field(description="The same section stained again, or the next.")
-    mpp_he: float | None = Field(None, description="µm per px at level 0, overrides the file.")
-    mpp_ihc: float | None = Field(None, description="µm per px at level 0, overrides the file.")
+    mpp_he: GivenMpp = Field(None, description="µm per px at level 0, overrides the file; or `unknown`.")
+    mpp_ihc: GivenMpp = Field(None, description="µm per px at level 0, overrides the file; or `unknown`.")
     landmarks: str | None = Field(None, description="CSV of `x_he,y_he,x_ihc,y_ihc` in px0, or `HE.csv;IHC.csv`.")
     accepted: Literal["yes", "no"] | None = Field(None, description="A person's verdict on the registration.")
     pieces: str | None = Field(
@@ -61,13 +61,10 @@ class CaseRow(BaseModel):
             raise ValueError("this name stands for imported tiles; choose another")
         return value
 
-    @field_validator("mpp_he", "mpp_ihc")
+    @field_validator("mpp_he", "mpp_ihc", mode="before")
     @classmethod
-    def _plausible_mpp(cls, value: float | None) -> float | None:
-        low, high = MPP_RANGE
-        if value is not None and not (math.isfinite(value) and low <= value <= high):
-            raise ValueError(f"{low} to {high} µm per px expected")
-        return value
+    def _plausible_mpp(cls, value: Any) -> GivenMpp:
+        return parse_mpp(value)
 
     @field_validator("pieces")
     @classmethod
@@ -109,6 +106,24 @@ def read_piece_roles(text: str) -> dict[tuple[str, int], PieceRole]:
             raise ValueError(f"{stain}{number} is named twice")
         roles[stain, number] = role
     return roles
+
+
+def parse_mpp(value: str | float | None) -> GivenMpp:
+    """A pixel size as a person writes it: µm per px, the word `unknown`, or nothing.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if value is None or value == "" or value == "unknown":
+        return "unknown" if value else None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    low, high = MPP_RANGE
+    if not low <= number <= high:
+        raise ValueError(f"{low} to {high} µm per px or the word unknown expected")
+    return number
 
 
 def read_sheet(path: Path, folder: Path | None = None) -> list[CaseRow]:

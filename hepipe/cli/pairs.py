@@ -30,7 +30,9 @@ def open_pair(he: Path, ihc: Path, checked: CheckedCase) -> Iterator[tuple[Slide
         for path, facts, stain in ((he, checked.he, "he"), (ihc, checked.ihc, "ihc")):
             if facts is None:
                 raise SlideError(f"{checked.case_id}-{stain}", "failed its check; there is nothing to open")
-            slide = open_slide(path, slide_id=facts.slide_id, mpp=facts.mpp, spec=spec, reader=facts.reader)
+            slide = open_slide(
+                path, slide_id=facts.slide_id, mpp=checked.mpp_to_open(facts), spec=spec, reader=facts.reader
+            )
             opened.callback(slide.close)
             if slide.size_px0 != facts.size_px0:
                 raise SlideError(

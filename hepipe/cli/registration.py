@@ -35,8 +35,8 @@ def register_case(
     transform: OutPath,
     checked: Annotated[Path | None, typer.Option(exists=True, help="The case's record from `check`.")] = None,
     landmarks: Annotated[str, typer.Option(help="CSV of x_he,y_he,x_ihc,y_ihc in px0, or HE.csv;IHC.csv.")] = "",
-    mpp_he: Annotated[float | None, typer.Option(help="µm per px of the H&E slide, without --checked.")] = None,
-    mpp_ihc: Annotated[float | None, typer.Option(help="µm per px of the IHC slide, without --checked.")] = None,
+    mpp_he: Annotated[str, typer.Option(help="µm per px of the H&E slide, or unknown; without --checked.")] = "",
+    mpp_ihc: Annotated[str, typer.Option(help="µm per px of the IHC slide, or unknown; without --checked.")] = "",
     section: Annotated[Section, typer.Option(help="Same section stained again, or the next; without --checked.")] = (
         "restained"
     ),
@@ -170,12 +170,26 @@ def picture_case(
 
 
 @contextlib.contextmanager
-def _open_given(he: Path, ihc: Path, mpp_he: float | None, mpp_ihc: float | None) -> Iterator[tuple[Slide, Slide]]:
-    """Two slides without a record, with the pixel sizes given or the files' own."""
+def _open_given(he: Path, ihc: Path, mpp_he: str, mpp_ihc: str) -> Iterator[tuple[Slide, Slide]]:
+    """Two slides without a record, with the pixel sizes given or the files' own; one unknown leaves none to go by.
+
+    Raises:
+        ConfigError: A pixel size that is none.
+        SlideError: A slide that does not open.
+    """
+    from hepipe.sheet import parse_mpp
     from hepipe.slides.open import closing, open_slide
 
-    fixed = open_slide(he, slide_id="case-he", mpp=mpp_he)
-    moving = open_slide(ihc, slide_id="case-ihc", mpp=mpp_ihc)
+    given = []
+    for option, value in (("--mpp-he", mpp_he), ("--mpp-ihc", mpp_ihc)):
+        try:
+            given.append(parse_mpp(value))
+        except ValueError as error:
+            raise ConfigError(f"{option} is {value!r}; {error}") from None
+    if "unknown" in given:
+        given = ["unknown", "unknown"]
+    fixed = open_slide(he, slide_id="case-he", mpp=given[0])
+    moving = open_slide(ihc, slide_id="case-ihc", mpp=given[1])
     with closing(fixed, moving):
         yield fixed, moving
 
@@ -189,7 +203,7 @@ def _open_one(path: Path, facts: SlideFacts | None, case: CheckedCase, stack: co
         return None
     spec = SlidesSpec.model_validate(case.provenance.spec)
     try:
-        slide = open_slide(path, slide_id=facts.slide_id, mpp=facts.mpp, spec=spec, reader=facts.reader)
+        slide = open_slide(path, slide_id=facts.slide_id, mpp=case.mpp_to_open(facts), spec=spec, reader=facts.reader)
     except SlideError:
         # The verdict of the stage that needed it names the reason; there is just no picture.
         return None

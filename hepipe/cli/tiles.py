@@ -247,7 +247,11 @@ def assemble(
 
 
 def _status(case: CheckedCase, registered: Registered, masks: TissueMasks) -> CaseStatus:
-    return case.provenance.status.then(registered.provenance.status).then(masks.provenance.status)
+    from hepipe.status import OK, failed
+
+    no_size = "nobody says what a px measures; fill mpp_he and mpp_ihc in its row of the slide sheet with µm per px"
+    own = failed("tiling", no_size) if case.mpp_unknown else OK
+    return case.provenance.status.then(registered.provenance.status).then(masks.provenance.status).then(own)
 
 
 def _inputs(case: CheckedCase, registered: Registered) -> dict[str, str]:

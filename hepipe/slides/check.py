@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -15,7 +14,7 @@ from skimage.filters import threshold_otsu
 
 from hepipe.config import SlidesSpec
 from hepipe.errors import SlideError
-from hepipe.geometry import Box
+from hepipe.geometry import Box, GivenMpp, MppFrom
 from hepipe.slides.completeness import is_cut_short
 from hepipe.slides.metadata import samples_reason
 from hepipe.slides.open import open_slide
@@ -48,7 +47,7 @@ class SlideFound:
     reader: str
     format: str
     mpp: float
-    mpp_from: Literal["file", "sheet"]
+    mpp_from: MppFrom
     size_px0: tuple[int, int]
     origin_px0: tuple[int, int]
     downsamples: tuple[float, ...]
@@ -57,7 +56,7 @@ class SlideFound:
     icc_sha256: str | None
 
 
-def check_slide(path: Path, *, slide_id: str, mpp: float | None, spec: SlidesSpec) -> SlideFound:
+def check_slide(path: Path, *, slide_id: str, mpp: GivenMpp, spec: SlidesSpec) -> SlideFound:
     """Open a slide, decode samples of it and look at an overview.
 
     Raises:

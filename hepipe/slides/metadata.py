@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
 from xml.etree import ElementTree
 
 import tifffile
 
 from hepipe.errors import SlideError
-from hepipe.geometry import MPP_RANGE
+from hepipe.geometry import MPP_RANGE, NOMINAL_MPP, GivenMpp, MppFrom
 
 MAX_ANISOTROPY = 0.03
 """Largest relative difference of pixel width and height; beyond it a slide has no one mpp."""
@@ -45,22 +44,22 @@ def mpp_column(slide_id: str) -> str:
     return "mpp_he" if slide_id.endswith("-he") else "mpp_ihc"
 
 
-def accept_mpp(
-    slide_id: str, *, stated: tuple[float | None, float | None], given: float | None
-) -> tuple[float, Literal["file", "sheet"]]:
+def accept_mpp(slide_id: str, *, stated: tuple[float | None, float | None], given: GivenMpp) -> tuple[float, MppFrom]:
     """µm per px at level 0 and who says so; what is given wins over what the file states.
 
     Args:
         slide_id: Named in the error.
         stated: Along x and y, as the file says; None or nan where it says nothing.
-        given: From the slide sheet.
+        given: From the slide sheet; `unknown` stands for `NOMINAL_MPP`, whatever the file states.
 
     Raises:
         SlideError: Neither is there, or it is implausible; the reason names the column to fill.
     """
     low, high = MPP_RANGE
     column = mpp_column(slide_id)
-    remedy = f"fill {column} in its row of the slide sheet"
+    remedy = f"fill {column} in its row of the slide sheet, with the word unknown if nobody can tell"
+    if given == "unknown":
+        return NOMINAL_MPP, "unknown"
     if given is not None:
         if not low <= given <= high:
             raise SlideError(slide_id, f"{column} is {given:g} µm per px, {low:g} to {high:g} expected")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hepipe.config import SlidesSpec
 from hepipe.errors import SlideError
+from hepipe.geometry import GivenMpp
 from hepipe.slides.picture import NotThisFormat
 from hepipe.slides.reader import Slide
 
@@ -16,7 +17,7 @@ def open_slide(
     path: Path,
     *,
     slide_id: str,
-    mpp: float | None = None,
+    mpp: GivenMpp = None,
     spec: SlidesSpec = SlidesSpec(),  # noqa: B008 (frozen)
     reader: str | None = None,
 ) -> Slide:
@@ -25,7 +26,7 @@ def open_slide(
     Args:
         path: The file; appears in no error.
         slide_id: `<case>-he` or `<case>-ihc`.
-        mpp: µm per px at level 0 from the slide sheet; overrides the file.
+        mpp: µm per px at level 0 from the slide sheet; overrides the file. `unknown`: reads as 1 µm per px.
         spec: Readers in the order they are tried, and the tolerance of reads.
         reader: The one reader to use, as recorded when the slide was checked.
 
@@ -55,7 +56,7 @@ def closing(*slides: Slide) -> Iterator[None]:
             slide.close()
 
 
-def _open_with(name: str, path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance: float) -> Slide:
+def _open_with(name: str, path: Path, *, slide_id: str, mpp: GivenMpp, mpp_tolerance: float) -> Slide:
     # A reader's libraries are only loaded when its turn comes.
     if name == "openslide":
         from hepipe.slides.openslide import open_openslide

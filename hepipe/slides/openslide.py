@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import ImageCms
 
 from hepipe.errors import SlideError
+from hepipe.geometry import GivenMpp
 from hepipe.slides.metadata import accept_mpp, family, ome_mpp, refuse_other_samples
 from hepipe.slides.picture import NotThisFormat
 from hepipe.slides.pyramid import PyramidSlide, on_white
@@ -25,7 +26,7 @@ class OpenSlideSlide(PyramidSlide):
         handle: openslide.OpenSlide,
         *,
         slide_id: str,
-        mpp: float | None,
+        mpp: GivenMpp,
         ome: tuple[float | None, float | None] = (None, None),
         mpp_tolerance: float = 0.01,
     ) -> None:
@@ -78,7 +79,7 @@ class OpenSlideSlide(PyramidSlide):
         self._handle.close()
 
 
-def open_openslide(path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance: float) -> OpenSlideSlide:
+def open_openslide(path: Path, *, slide_id: str, mpp: GivenMpp, mpp_tolerance: float) -> OpenSlideSlide:
     """A slide file that openslide knows.
 
     Raises:

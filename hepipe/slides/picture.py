@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from hepipe.errors import SlideError
+from hepipe.geometry import GivenMpp, MppFrom
 from hepipe.slides.metadata import accept_mpp, samples_reason
 from hepipe.slides.pyramid import PyramidSlide, on_white
 
@@ -32,6 +33,7 @@ class ArraySlide(PyramidSlide):
         *,
         mpp: float,
         slide_id: str,
+        mpp_from: MppFrom = "sheet",
         mpp_tolerance: float = 0.01,
         icc: bytes | None = None,
     ) -> None:
@@ -39,7 +41,7 @@ class ArraySlide(PyramidSlide):
         super().__init__(
             slide_id,
             mpp=mpp,
-            mpp_from="sheet",
+            mpp_from=mpp_from,
             level_sizes=[size],
             format="picture",
             mpp_tolerance=mpp_tolerance,
@@ -59,7 +61,7 @@ class ArraySlide(PyramidSlide):
         """Nothing is open."""
 
 
-def open_picture(path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance: float) -> ArraySlide:
+def open_picture(path: Path, *, slide_id: str, mpp: GivenMpp, mpp_tolerance: float) -> ArraySlide:
     """A picture file, told by its content and not by its name.
 
     Raises:
@@ -76,7 +78,7 @@ def open_picture(path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance:
         except (OSError, SyntaxError, ValueError, TypeError, KeyError) as error:
             raise NotThisFormat from error
     with image:
-        given, _ = accept_mpp(slide_id, stated=(None, None), given=mpp)
+        accepted, source = accept_mpp(slide_id, stated=(None, None), given=mpp)
         if image.width * image.height > MAX_PICTURE_PX:
             raise SlideError(slide_id, _too_large(f"{image.width * image.height / 1e6:.0f}"))
         raw_mode = str(image.tile[0][3]) if image.tile else ""
@@ -90,7 +92,9 @@ def open_picture(path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance:
             raise SlideError(slide_id, "the picture does not decode to its end; copy the file again") from error
     if pixels.shape[2] == 4:
         pixels = on_white(pixels)
-    return ArraySlide(pixels, mpp=given, slide_id=slide_id, mpp_tolerance=mpp_tolerance, icc=icc or None)
+    return ArraySlide(
+        pixels, mpp=accepted, slide_id=slide_id, mpp_from=source, mpp_tolerance=mpp_tolerance, icc=icc or None
+    )
 
 
 def _too_large(mpx: str) -> str:

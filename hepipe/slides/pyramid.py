@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
 from hepipe.errors import SlideError
-from hepipe.geometry import Box
+from hepipe.geometry import Box, MppFrom
 from hepipe.slides.metadata import nominal_downsample
 from hepipe.slides.resample import average_areas
 
@@ -28,7 +27,7 @@ class PyramidSlide(abc.ABC):
         slide_id: str,
         *,
         mpp: float,
-        mpp_from: Literal["file", "sheet"],
+        mpp_from: MppFrom,
         level_sizes: Sequence[tuple[int, int]],
         bounds_px0: tuple[int, int, int, int] | None = None,
         format: str = "other",

@@ -6,12 +6,12 @@ Implementations live beside this file (`openslide.py`, `tiff.py`, `picture.py`);
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from hepipe.geometry import Box
+from hepipe.geometry import Box, MppFrom
 
 
 @runtime_checkable
@@ -20,12 +20,12 @@ class Slide(Protocol):
 
     Attributes:
         slide_id: `<case>-he` or `<case>-ihc`; the only name that errors and artefacts may carry.
-        mpp: µm per px at level 0.
+        mpp: µm per px at level 0; 1 where it is unknown.
         size_px0: Width and height at level 0, px, of the area that holds pixels (MRXS bounds applied).
         origin_px0: Where that area starts on the scanner's canvas, px at level 0; (0, 0) for most formats. Boxes count
             from there.
         reader: `openslide`, `tiffslide` or `picture`.
-        mpp_from: Whether the file or the slide sheet says so.
+        mpp_from: Whether the file or the slide sheet says so, or `unknown`.
         format: Family of the file's format, from a closed list.
         downsamples: Px of level 0 per px of each level.
     """
@@ -35,7 +35,7 @@ class Slide(Protocol):
     size_px0: tuple[int, int]
     origin_px0: tuple[int, int]
     reader: str
-    mpp_from: Literal["file", "sheet"]
+    mpp_from: MppFrom
     format: str
     downsamples: tuple[float, ...]
 

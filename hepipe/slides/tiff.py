@@ -13,6 +13,7 @@ import tiffslide
 from jaxtyping import UInt8
 
 from hepipe.errors import SlideError
+from hepipe.geometry import GivenMpp
 from hepipe.slides.metadata import accept_mpp, family, ome_mpp, samples_reason
 from hepipe.slides.picture import NotThisFormat
 from hepipe.slides.pyramid import PyramidSlide, on_white
@@ -44,7 +45,7 @@ class TiffSlideSlide(PyramidSlide):
         handle: tiffslide.TiffSlide,
         *,
         slide_id: str,
-        mpp: float | None,
+        mpp: GivenMpp,
         ome: tuple[float | None, float | None] = (None, None),
         mpp_tolerance: float = 0.01,
     ) -> None:
@@ -106,7 +107,7 @@ class TiffSlideSlide(PyramidSlide):
         self._handle.close()
 
 
-def open_tiff(path: Path, *, slide_id: str, mpp: float | None, mpp_tolerance: float) -> TiffSlideSlide:
+def open_tiff(path: Path, *, slide_id: str, mpp: GivenMpp, mpp_tolerance: float) -> TiffSlideSlide:
     """A TIFF that tifffile knows.
 
     Raises:

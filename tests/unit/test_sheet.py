@@ -42,6 +42,11 @@ def test_empty_cells_and_empty_lines_are_nothing(tmp_path: Path):
     assert (row.her2_score, row.mpp_he) == (None, None)
 
 
+def test_a_pixel_size_may_be_unknown(tmp_path: Path):
+    (row,) = read(tmp_path, ROW + "\tunknown\t0.25", extra="\tmpp_he\tmpp_ihc")
+    assert (row.mpp_he, row.mpp_ihc) == ("unknown", 0.25)
+
+
 def test_a_sheet_of_a_spreadsheet_program_is_read(tmp_path: Path):
     (tmp_path / "slides.tsv").write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\n{ROW}\r\n".encode())
     assert len(read_sheet(tmp_path / "slides.tsv")) == 1
@@ -61,8 +66,8 @@ def test_several_ihc_of_one_block_share_the_h_and_e(tmp_path: Path):
         ({2: ""}, "row 2, column he: empty, a value is required"),
         ({5: "4+"}, "row 2, column her2_score: Input should be '0', '1+', '2+' or '3+' (found '4+')"),
         ({6: "same"}, "row 2, column section: Input should be 'restained' or 'consecutive' (found 'same')"),
-        ({7: "1000"}, "row 2, column mpp_he: 0.05 to 20.0 µm per px expected (found '1000')"),
-        ({7: "0,5"}, "row 2, column mpp_he: Input should be a valid number"),
+        ({7: "1000"}, "row 2, column mpp_he: 0.05 to 20.0 µm per px or the word unknown expected (found '1000')"),
+        ({7: "0,5"}, "row 2, column mpp_he: 0.05 to 20.0 µm per px or the word unknown expected (found '0,5')"),
     ],
 )
 def test_a_bad_cell_is_named_by_row_and_column(tmp_path: Path, cells: dict[int, str], problem: str):

@@ -13,7 +13,7 @@ from hepipe.dataset.index import read_card
 from hepipe.geometry import identity
 from hepipe.status import failed
 from hepipe.stores.arrays import TileStore, write_registered, write_tissue
-from hepipe.stores.cases import CheckedCase, SlideFacts, read_stains, write_checked
+from hepipe.stores.cases import CheckedCase, SlideFacts, read_checked, read_stains, write_checked
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table
 
@@ -180,6 +180,16 @@ def test_too_fine_a_resolution_fails_the_case_not_the_run(folder):
     status = read_provenance(root / "t.parquet").status
     assert (status.state, status.stage) == ("failed", "tiling")
     assert "level 0" in status.reason
+
+
+def test_tiles_need_a_physical_pixel_size(folder):
+    path = folder.root / "checked" / "c1.json"
+    case = read_checked(path)
+    write_checked(path, case.model_copy(update={"ihc": case.ihc.model_copy(update={"mpp_from": "unknown"})}))
+    folder.chain("c1")
+    status = read_provenance(folder.root / "tiles" / "c1.parquet").status
+    assert (status.state, status.stage) == ("failed", "tiling")
+    assert "fill mpp_he and mpp_ihc" in status.reason
 
 
 def test_a_case_without_a_tile_says_how_much_tissue_there_was(folder):

@@ -82,6 +82,15 @@ def test_the_sheet_gives_a_missing_pixel_size(folder: Path):
     assert (checked.ihc.mpp, checked.ihc.mpp_from) == (0.4, "sheet")
 
 
+def test_one_unknown_pixel_size_leaves_neither_to_go_by(folder: Path):
+    checked = check(folder, mpp_ihc="unknown")
+    assert checked.provenance.status.state == "ok"
+    assert checked.ihc is not None
+    assert (checked.ihc.mpp, checked.ihc.mpp_from, checked.mpp_unknown) == (1.0, "unknown", True)
+    with open_pair(folder / "he.tif", folder / "ihc.tif", checked) as (he, ihc):
+        assert [(slide.mpp, slide.mpp_from) for slide in (he, ihc)] == [(1.0, "unknown")] * 2
+
+
 def test_one_slide_in_both_columns_fails(folder: Path):
     (folder / "copy.tif").write_bytes((folder / "he.tif").read_bytes())
     for name in ("he.tif", "copy.tif"):

@@ -107,6 +107,13 @@ def test_an_implausible_pixel_size_names_the_column_to_fill(
         open_slide(tmp_path / "a.tif", slide_id="c1-ihc", reader=reader)
 
 
+@pytest.mark.parametrize("reader", ["openslide", "tiffslide", "picture"])
+def test_a_pixel_size_said_to_be_unknown_reads_as_one(tmp_path: Path, tissue: np.ndarray, reader: str):
+    write_pyramid(tmp_path / "a.tif", tissue, mpp=1000.0)
+    slide = open_slide(tmp_path / "a.tif", slide_id="c1-he", mpp="unknown", reader=reader)
+    assert (slide.mpp, slide.mpp_from) == (1.0, "unknown")
+
+
 def test_a_picture_without_a_given_pixel_size_is_refused(tmp_path: Path, tissue: np.ndarray):
     Image.fromarray(tissue).save(tmp_path / "a.jpg", dpi=(72, 72))
     with pytest.raises(SlideError, match="slide c1-he: no pixel size in the file; fill mpp_he"):
