@@ -165,6 +165,10 @@ def verdicts(results: Path) -> list[str]:
                 verdict = case["status"]
                 if verdict["state"] == "failed":
                     lines.append(f"    {case['case_id']} failed at {verdict['stage']}: {verdict['reason']}")
+                elif case.get("n_held"):
+                    lines.append(
+                        f"    {case['case_id']} in review, {case['n_held']} tiles held back: {verdict['reason']}"
+                    )
         except (OSError, ValueError, KeyError, TypeError):
             lines.append(f"  {card.parent.name}: its card is not readable")
     return lines

@@ -16,7 +16,7 @@ from hepipe.dataset.splits import SPLITS, Patient, assign
 from hepipe.errors import StoreError
 from hepipe.sheet import SCORES, Score
 from hepipe.status import CaseStatus, review
-from hepipe.stores.arrays import open_group, read_registered
+from hepipe.stores.arrays import Registered, open_group, read_registered
 from hepipe.stores.cases import read_checked, read_stains
 from hepipe.stores.provenance import Provenance, digest
 from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table
@@ -33,6 +33,7 @@ class CardCase(Spec):
     split: Split | None = Field(description="None where no tile is left.")
     n_tiles: int
     n_kept: int
+    n_held: int = Field(0, description="Tiles that pass but wait for a person's word on a pair in review.")
     status: CaseStatus
 
 
@@ -72,6 +73,7 @@ class CaseTiles:
         status: The case's verdict after grading.
         specs: Stage to the config section it ran with.
         transform: Digest of the registration.
+        held: The pair's registration is in review and no person has accepted it: its tiles stay out of the index.
     """
 
     case_id: str
@@ -83,6 +85,7 @@ class CaseTiles:
     status: CaseStatus
     specs: Mapping[str, Any]
     transform: str
+    held: bool = False
 
 
 def read_case(folder: Path, case_id: str) -> CaseTiles:
@@ -117,15 +120,25 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
         of_verdict.status,
         specs,
         registered.digest,
+        held=checked.accepted != "yes" and _in_review(registered),
     )
+
+
+def _in_review(registered: Registered) -> bool:
+    """Whether a person should look at the registration; the case's own state may name an earlier stage's doubt."""
+    status = registered.provenance.status
+    return registered.summary.get("verdict") == "review" or (status.state, status.stage) == ("review", "registration")
 
 
 def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[list[dict[str, Any]], DatasetCard]:
     """The rows of the index (kept tiles by tile id) and the card.
 
-    Patients are divided by `spec`; an imported set keeps the splits it came with.
+    Patients are divided by `spec`; an imported set keeps the splits it came with. Tiles of a pair in review are left
+    out until a person accepts it; a warning counts them.
     """
-    kept = {case.case_id: [tile for tile in case.tiles if case.keep[tile["tile_id"]]] for case in cases}
+    passed = {case.case_id: [tile for tile in case.tiles if case.keep[tile["tile_id"]]] for case in cases}
+    held = {case.case_id: len(passed[case.case_id]) for case in cases if case.held}
+    kept = {case.case_id: [] if case.held else passed[case.case_id] for case in cases}
     patients = _patients([case for case in cases if case.case_id != IMPORTED], kept)
     chosen, warnings = assign(patients, spec)
     rows = []
@@ -134,11 +147,16 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
             split = tile["source_split"] if case.case_id == IMPORTED else chosen[str(case.patient_id)]
             rows.append({**tile, "store": f"tiles/{case.case_id}.zarr", "split": split})
     rows.sort(key=lambda row: str(row["tile_id"]))
-    described = [_card_case(case, len(kept[case.case_id]), chosen) for case in cases if case.case_id != IMPORTED]
+    described = [
+        _card_case(case, len(kept[case.case_id]), held.get(case.case_id, 0), chosen)
+        for case in cases
+        if case.case_id != IMPORTED
+    ]
     for case in cases:
         if case.case_id == IMPORTED:
             described += _imported_cases(case)
             warnings += _import_warnings(case)
+    warnings += _held_back(held)
     warnings += _pixels_shared(rows)
     specs = {**_specs_used(cases), "splits": spec.model_dump(mode="json")}
     transforms = {case.case_id: case.transform for case in cases if kept[case.case_id] and case.transform}
@@ -195,7 +213,7 @@ def _patients(cases: Sequence[CaseTiles], kept: Mapping[str, Sequence[object]]) 
     return list(found.values())
 
 
-def _card_case(case: CaseTiles, n_kept: int, chosen: Mapping[str, Split]) -> CardCase:
+def _card_case(case: CaseTiles, n_kept: int, n_held: int, chosen: Mapping[str, Split]) -> CardCase:
     return CardCase(
         case_id=case.case_id,
         patient_id=case.patient_id,
@@ -203,8 +221,18 @@ def _card_case(case: CaseTiles, n_kept: int, chosen: Mapping[str, Split]) -> Car
         split=chosen[str(case.patient_id)] if n_kept else None,
         n_tiles=len(case.tiles),
         n_kept=n_kept,
+        n_held=n_held,
         status=case.status,
     )
+
+
+def _held_back(held: Mapping[str, int]) -> list[str]:
+    return [
+        f"case {case_id} is in review: {count} tiles held back; look at its overlay and write yes or no into column "
+        "accepted of the slide sheet"
+        for case_id, count in sorted(held.items())
+        if count
+    ]
 
 
 def _imported_cases(imported: CaseTiles) -> list[CardCase]:

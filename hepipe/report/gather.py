@@ -43,6 +43,7 @@ class CaseView:
     n_tiles: int
     n_kept: int
     status: CaseStatus
+    n_held: int = 0
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,7 @@ def _case(known: CardCase | None, case_id: str) -> CaseView:
         known.n_tiles,
         known.n_kept,
         known.status,
+        known.n_held,
     )
 
 

@@ -11,7 +11,7 @@ from hepipe.cli.tiles import register
 from hepipe.config import QualitySpec, StainsSpec, TilingSpec
 from hepipe.dataset.index import read_card
 from hepipe.geometry import identity
-from hepipe.status import failed
+from hepipe.status import failed, review
 from hepipe.stores.arrays import TileStore, write_registered, write_tissue
 from hepipe.stores.cases import CheckedCase, SlideFacts, read_checked, read_stains, write_checked
 from hepipe.stores.provenance import Provenance
@@ -235,3 +235,33 @@ def test_cut_and_imported_tiles_carry_every_measurement_that_the_default_limits_
     for table in (folder.root / "tiles" / "c1.parquet", imported):
         measured = set(read_table(table, TILES)[0]["measurements"])
         assert QualitySpec().limits.keys() <= measured, QualitySpec().limits.keys() - measured
+
+
+def test_a_pair_in_review_is_cut_and_graded_and_enters_the_index_when_the_sheet_accepts_it(folder):
+    folder.chain("c1")
+    folder.case("c2", "0", seed=2)
+    still = identity(fixed_mpp=MPP, moving_mpp=MPP)
+    doubt = Provenance(artefact="registered", subject="c2", status=review("registration", "look at the overlay"))
+    write_registered(folder.root / "registered/c2.zarr", doubt, ihc_from_he=still, he_from_ihc=still, summary={})
+    folder.chain("c2")
+    assert len(read_table(folder.root / "tiles/c2.parquet", TILES)) == 9
+    said = folder.assemble("c1", "c2")
+    assert "case c2 is in review: 9 tiles held back" in " ".join(said.split())
+    assert {row["case_id"] for row in read_table(folder.root / "index.parquet", INDEX)} == {"c1"}
+    checked = folder.root / "checked/c2.json"
+    write_checked(checked, read_checked(checked).model_copy(update={"accepted": "yes"}))
+    folder.assemble("c1", "c2")
+    assert {row["case_id"] for row in read_table(folder.root / "index.parquet", INDEX)} == {"c1", "c2"}
+
+
+def test_a_review_of_the_registration_counts_under_an_earlier_doubt_about_the_slides(folder):
+    folder.case("c2", "0", seed=2)
+    still = identity(fixed_mpp=MPP, moving_mpp=MPP)
+    doubt = Provenance(artefact="registered", subject="c2", status=review("slides", "two scores"))
+    for summary, held in (({"verdict": "review"}, 9), ({"verdict": "ok"}, 0)):
+        write_registered(
+            folder.root / "registered/c2.zarr", doubt, ihc_from_he=still, he_from_ihc=still, summary=summary
+        )
+        folder.chain("c2")
+        folder.assemble("c2")
+        assert read_card(folder.root / "dataset.json").cases[0].n_held == held

@@ -108,7 +108,9 @@ def test_the_time_table_adds_up_by_rule(tmp_path):
 def test_a_run_without_a_report_still_says_which_cases_failed_and_why(tmp_path):
     status = {"state": "failed", "stage": "slides", "reason": "no pixel size in the file"}
     case = {"case_id": "c1", "status": status}
-    card = {"name": "mine", "n_tiles": 9, "n_kept": 0, "cases": [case]}
+    doubt = {"state": "review", "stage": "registration", "reason": "look at the overlay"}
+    waits = {"case_id": "c2", "status": doubt, "n_held": 4}
+    card = {"name": "mine", "n_tiles": 9, "n_kept": 0, "cases": [case, waits]}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/dataset.json").write_text(json.dumps(card))
     (tmp_path / "torn").mkdir()
@@ -116,5 +118,6 @@ def test_a_run_without_a_report_still_says_which_cases_failed_and_why(tmp_path):
     assert run.verdicts(tmp_path) == [
         "  mine: 0 of 9 tiles kept",
         "    c1 failed at slides: no pixel size in the file",
+        "    c2 in review, 4 tiles held back: look at the overlay",
         "  torn: its card is not readable",
     ]

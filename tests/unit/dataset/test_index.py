@@ -4,7 +4,7 @@ from hepipe.config import SplitsSpec
 from hepipe.dataset.fingerprint import fingerprint
 from hepipe.dataset.index import IMPORTED, CaseTiles, assemble, read_card, write_card
 from hepipe.errors import StoreError
-from hepipe.status import OK, failed
+from hepipe.status import OK, failed, review
 
 SPEC = SplitsSpec()
 
@@ -16,7 +16,7 @@ def tile(tile_id, case_id, *, pixels=None, split=None, score="0"):
     }  # fmt: skip
 
 
-def case(case_id, count, *, drop=(), patient=None, score="0", status=OK, transform="t", specs=None):
+def case(case_id, count, *, drop=(), patient=None, score="0", status=OK, transform="t", specs=None, held=False):
     tiles = [tile(f"{case_id}/{n}", case_id, score=score) for n in range(count)]
     keep = {row["tile_id"]: n not in drop for n, row in enumerate(tiles)}
     return CaseTiles(
@@ -29,6 +29,7 @@ def case(case_id, count, *, drop=(), patient=None, score="0", status=OK, transfo
         status,
         specs or {"tiles": {"mpp": 0.5}},
         transform,
+        held,
     )
 
 
@@ -61,6 +62,26 @@ def test_a_failed_case_is_listed_without_a_split_and_marks_the_set():
         ("b", "failed", True),
     ]
     assert card.provenance.status.state == "review"
+
+
+def test_tiles_of_a_pair_in_review_stay_out_of_the_index_and_are_counted():
+    doubt = review("registration", "look at the overlay")
+    rows, card = assemble("set", [case("a", 4), case("b", 3, drop=(0,), status=doubt, held=True)], SPEC)
+    assert {row["case_id"] for row in rows} == {"a"}
+    assert [(one.n_tiles, one.n_kept, one.n_held, one.split is None) for one in card.cases] == [
+        (4, 4, 0, False),
+        (3, 0, 2, True),
+    ]
+    assert card.warnings[-1].startswith("case b is in review: 2 tiles held back")
+    assert card.n_kept == 4
+    assert card.provenance.status.state == "review"
+
+
+def test_a_pair_that_a_person_accepted_is_in_the_index_again():
+    waiting, accepted = (case("b", 3, held=held) for held in (True, False))
+    without, with_it = (assemble("set", [case("a", 4), one], SPEC) for one in (waiting, accepted))
+    assert {row["case_id"] for row in with_it[0]} == {"a", "b"}
+    assert without[1].fingerprint != with_it[1].fingerprint
 
 
 def test_an_imported_set_keeps_its_splits():
