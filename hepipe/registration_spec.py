@@ -42,17 +42,27 @@ class RefineSpec(Spec):
 
 
 class DeeperHistRegSpec(Spec):
-    """DeeperHistReg in its own process."""
+    """DeeperHistReg in its own process: a preset of the package, or the three keys levels, iterations, alpha."""
 
-    preset: str = Field("", description="A preset of the package for both its steps; empty: the keys below alone.")
-    initial: bool = Field(False, description="Run its own initial alignment too, in place of the step before.")
+    preset: str = Field("", description="A preset of the package, as default_nonrigid_fast; empty: the keys below.")
+    initial: bool = Field(False, description="Run the preset's initial alignment too, in place of what came before.")
     overview_px: int | None = Field(None, ge=128, description="Its own size of the pictures; empty: `overview_px`.")
-    parameters: Mapping[str, Any] = Field({}, description="Further parameters of the package, over the preset's.")
+    parameters: Mapping[Literal["initial_registration_params", "nonrigid_registration_params"], Mapping[str, Any]] = (
+        Field({}, description="Further parameters of the package, over the preset's.")
+    )
     device: Literal["cpu", "cuda"] = "cpu"
-    levels: int = Field(5, ge=1, le=10, description="Pyramid levels.")
-    iterations: int = Field(30, ge=1, description="Iterations per level.")
-    alpha: float = Field(1.5, ge=0, description="Weight of the displacement's smoothness.")
+    levels: int = Field(5, ge=1, le=10, description="Pyramid levels, without a preset.")
+    iterations: int = Field(30, ge=1, description="Iterations per level, without a preset.")
+    alpha: float = Field(1.5, ge=0, description="Weight of the displacement's smoothness, without a preset.")
     timeout_s: float = Field(3600.0, gt=0, description="Its process is ended after this, seconds.")
+
+    @model_validator(mode="after")
+    def _initial_has_a_preset(self) -> DeeperHistRegSpec:
+        if self.initial and not self.preset:
+            raise ValueError(
+                "initial is true without a preset, which says how to align: take preset default_initial_nonrigid_fast"
+            )
+        return self
 
 
 class SimpleItkSpec(Spec):

@@ -1,7 +1,8 @@
 """The process that runs DeeperHistReg on two small pictures; nothing else imports the package.
 
-`python -m hepipe.registration.dhr_process LEVELS ITERATIONS ALPHA THREADS PARENT_PID`, with an npz of both pictures on
-stdin and one of the displacement on stdout.
+`python -m hepipe.registration.dhr_process TASK PARENT_PID`, TASK being JSON of `dhr.task_of`, with an npz of both
+pictures on stdin and one of the result on stdout. Ends with `BAD_CONFIG` and one line on stderr where the task asks for
+what the package or the machine does not have.
 """
 
 from __future__ import annotations
@@ -9,73 +10,263 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import io
+import json
 import os
 import signal
 import sys
 import types
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 LEARNING_RATES = (0.005, 0.0025)
 """Of the coarsest level and of all others, from the package's preset default_nonrigid_fast."""
+LEAST_PX = 8
+"""Shorter side of the coarsest level: windows of 7 px must fit."""
+MIN_MATCHES = 4
+"""Fewer fix no rigid placement: two do, exactly, however wrong they are."""
+STRIDE = 4
+"""The result holds every fourth px of the displacement, which is how it is stored."""
+BAD_CONFIG = 78
 PR_SET_PDEATHSIG = 1
+SECTIONS = ("initial_registration_params", "nonrigid_registration_params")
+OPTIONAL = {
+    "initial_registration_params": {"nms_radius", "max_keypoints", "num_features", "sparse_size", "keypoint_size"},
+    "nonrigid_registration_params": set[str](),
+}
+"""Keys that the package reads and its presets do not hold."""
+NONRIGID = (
+    "instance_optimization_nonrigid_registration",
+    "instance_optimization_nonrigid_registration_lbfgs",
+    "identity_nonrigid_registration",
+)
+"""The package's functions that return a displacement; its B-splines return control points."""
+PER_LEVEL = ("iterations", "learning_rates", "alphas")
+
+Parameters = dict[str, Any]
 
 
 def main(arguments: list[str]) -> None:
-    """Read the pictures, register, write the displacement."""
-    levels, iterations, alpha, threads, parent = arguments
-    _die_with(int(parent))
+    """Read the pictures, register, write the result."""
+    task, parent = json.loads(arguments[0]), int(arguments[1])
+    _die_with(parent)
     # What the package prints must not mix with the answer.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    torch.set_num_threads(int(threads))
+    torch.set_num_threads(int(task["threads"]))
+    cv2.setNumThreads(int(task["threads"]))
     torch.manual_seed(0)
+    cv2.setRNGSeed(0)
     with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as pictures:
         fixed, moving = pictures["fixed"], pictures["moving"]
-    shift = displacement(fixed, moving, levels=int(levels), iterations=int(iterations), alpha=float(alpha))
+    found = registered(fixed, moving, task)
     packed = io.BytesIO()
-    np.savez(packed, shift_px=shift)
+    np.savez(packed, allow_pickle=False, **found)
     with answer:
         answer.write(packed.getvalue())
 
 
-def displacement(
-    fixed: Float32[np.ndarray, "h w"],
-    moving: Float32[np.ndarray, "h w"],
-    *,
-    levels: int,
-    iterations: int,
-    alpha: float,
-) -> Float32[np.ndarray, "2 h w"]:
-    """For each px of the fixed picture how far away its partner on the moving one is, (x, y) in px."""
-    _stand_in_for_torchvision()
-    import deeperhistreg  # noqa: F401 (it puts its own packages on the path)
-    from dhr_registration.nonrigid_registration_methods import get_function
+def registered(
+    fixed: Float32[np.ndarray, "h w"], moving: Float32[np.ndarray, "h w"], task: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The package's one or two steps.
 
-    height, width = fixed.shape
-    # Halving must leave something to correlate in windows of 7 px.
-    levels = min(levels, max(1, int(np.log2(min(height, width) / 16)) + 1))
-    settings = {
-        "device": "cpu",
-        "echo": False,
+    Returns:
+        `matrix`, 3 x 3, moving px from fixed px: what the initial alignment found, else the identity; `shift_px`
+        (2, ceil(h / STRIDE), ceil(w / STRIDE)), where each px of the fixed picture lies on the moving one less where
+        it is itself; `matches`, -1 where nothing counts them; `levels` that were run.
+    """
+    _stand_in_for_torchvision()
+    import deeperhistreg  # it puts its own packages on the path
+    from dhr_registration import initial_alignment_methods, nonrigid_registration_methods
+    from dhr_utils import warping
+
+    device = _device(task["device"])
+    initial, nonrigid = _parameters(deeperhistreg.configs, task, device=device)
+    source, target = (torch.from_numpy(np.ascontiguousarray(one))[None, None].to(device) for one in (moving, fixed))
+    matrix, field, matches = np.eye(3), None, -1
+    if initial is not None:
+        counts = _counting(initial_alignment_methods.mf)
+        align = initial_alignment_methods.get_function(initial["initial_registration_function"])
+        # The package searches with gradients on, which keeps every picture of it in memory.
+        with torch.no_grad():
+            theta = align(source, target, initial).to(torch.float32)
+            field = warping.tc_transform_to_tc_df(theta, source.size())
+        matches = max(counts, default=-1)
+        matrix = px_from_theta(theta[0].double().cpu().numpy(), size=(fixed.shape[1], fixed.shape[0]))
+    lost = initial is not None and (0 <= matches < MIN_MATCHES or np.allclose(matrix, np.eye(3), atol=1e-6))
+    levels = 0
+    if nonrigid is not None and not lost:
+        nonrigid = _fitting(nonrigid, min(fixed.shape))
+        levels = int(nonrigid.get("used_levels", 0))
+        optimize = nonrigid_registration_methods.get_function(nonrigid["nonrigid_registration_function"])
+        field = optimize(source, target, field, nonrigid)
+    shift = np.zeros((2, 1, 1), np.float32) if field is None or lost else thinned(_in_px(field))
+    return {
+        "matrix": matrix,
+        "shift_px": shift,
+        "matches": np.array(0 if lost and matches < 0 else matches),
+        "lost": np.array(lost),
+        "levels": np.array(levels),
+    }
+
+
+def px_from_theta(theta: Float64[np.ndarray, "2 3"], *, size: tuple[int, int]) -> Float64[np.ndarray, "3 3"]:
+    """A matrix of coordinates from -1 to 1, edge to edge, as one of px (continuous, corner 0)."""
+    width, height = size
+    unit_from_px = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
+    matrix: np.ndarray = np.linalg.inv(unit_from_px) @ np.vstack([theta, [0, 0, 1]]) @ unit_from_px
+    return matrix
+
+
+def thinned(shift: Float32[np.ndarray, "2 h w"]) -> Float32[np.ndarray, "2 sh sw"]:
+    """A field at the centres of squares of `STRIDE` px: the mean of the four px around each; edges repeated."""
+    rows, columns = (-side % STRIDE for side in shift.shape[1:])
+    whole = np.pad(shift, ((0, 0), (0, rows), (0, columns)), mode="edge")
+    low, high = STRIDE // 2 - 1, STRIDE // 2
+    parts = [whole[:, y::STRIDE, x::STRIDE] for y in (low, high) for x in (low, high)]
+    mean: np.ndarray = np.stack(parts).mean(axis=0).astype(np.float32)
+    return mean
+
+
+def _in_px(field: torch.Tensor) -> Float32[np.ndarray, "2 h w"]:
+    """A displacement in coordinates from -1 to 1 as one in px."""
+    values = field.detach()[0].cpu().numpy()
+    height, width = values.shape[:2]
+    return np.stack([values[..., 0] * width / 2, values[..., 1] * height / 2]).astype(np.float32)
+
+
+def _parameters(
+    configs: types.ModuleType, task: Mapping[str, Any], *, device: str
+) -> tuple[Parameters | None, Parameters | None]:
+    """What the initial alignment and the non-rigid step take; None for a step that does not run."""
+    if not task["preset"]:
+        preset: Parameters = {"run_nonrigid_registration": True, SECTIONS[0]: {}, SECTIONS[1]: _plain(task)}
+    else:
+        makers = {
+            name: maker
+            for name, maker in vars(configs).items()
+            if callable(maker) and (name.startswith("default_") or name == "create_identity")
+        }
+        if task["preset"] not in makers:
+            _refuse(
+                f"registration.deeperhistreg.preset: the package has no preset {task['preset']!r}; "
+                f"one of {', '.join(sorted(makers))} expected"
+            )
+        preset = makers[task["preset"]]()
+    for section in SECTIONS:
+        known = {*preset[section], *OPTIONAL[section]}
+        for key, value in task["parameters"].get(section, {}).items():
+            if key not in known:
+                _refuse(
+                    f"registration.deeperhistreg.parameters.{section}: no parameter {key!r}; "
+                    f"one of {', '.join(sorted(known))} expected"
+                )
+            preset[section][key] = value
+        preset[section].update(device=device, echo=False, show=False)
+    initial = preset[SECTIONS[0]] if task["initial"] else None
+    if initial is not None:
+        initial["cuda"] = device != "cpu"
+        if initial.get("initial_registration_function", "identity_initial_alignment") == "identity_initial_alignment":
+            _refuse(
+                f"registration.deeperhistreg.initial: the preset {task['preset']!r} has no initial alignment; take "
+                "default_initial_nonrigid_fast or another with initial in its name"
+            )
+    nonrigid = preset[SECTIONS[1]] if preset["run_nonrigid_registration"] else None
+    if nonrigid is not None and nonrigid["nonrigid_registration_function"] not in NONRIGID:
+        _refuse(
+            "registration.deeperhistreg.parameters.nonrigid_registration_params.nonrigid_registration_function: "
+            f"{nonrigid['nonrigid_registration_function']!r}, one of {', '.join(NONRIGID)} expected"
+        )
+    if initial is None and nonrigid is None:
+        _refuse(
+            f"registration.deeperhistreg: the preset {task['preset']!r} has no non-rigid step and `initial` is false: "
+            "there is nothing to run"
+        )
+    return initial, nonrigid
+
+
+def _plain(task: Mapping[str, Any]) -> Parameters:
+    """Parameters of the non-rigid step from hepipe's own keys."""
+    levels = int(task["levels"])
+    return {
+        "nonrigid_registration_function": NONRIGID[0],
         "cost_function": "ncc_local",
         "cost_function_params": {"win_size": 7},
         "regularization_function": "diffusion_relative",
         "regularization_function_params": {},
-        "registration_size": max(height, width),
+        # The pictures have the size that is wanted; the package only shrinks.
+        "registration_size": 1_000_000,
         "num_levels": levels,
         "used_levels": levels,
-        "iterations": [iterations] * levels,
+        "iterations": [int(task["iterations"])] * levels,
         "learning_rates": [LEARNING_RATES[0]] + [LEARNING_RATES[1]] * (levels - 1),
-        "alphas": [alpha] * levels,
+        "alphas": [float(task["alpha"])] * levels,
     }
-    source, target = (torch.from_numpy(np.ascontiguousarray(picture))[None, None] for picture in (moving, fixed))
-    register = get_function("instance_optimization_nonrigid_registration")
-    # Coordinates from -1 to 1 across the picture, edge to edge.
-    field = register(source, target, None, settings).detach()[0].numpy()
-    return np.stack([field[..., 0] * width / 2, field[..., 1] * height / 2]).astype(np.float32)
+
+
+def _fitting(nonrigid: Parameters, shorter: int) -> Parameters:
+    """The same without the coarsest levels that would leave nothing to correlate."""
+    if "num_levels" not in nonrigid:
+        return nonrigid
+    levels, used = int(nonrigid["num_levels"]), int(nonrigid["used_levels"])
+    for key in (name for name in PER_LEVEL if name in nonrigid):
+        if len(nonrigid[key]) < used:
+            _refuse(
+                f"registration.deeperhistreg.parameters.nonrigid_registration_params.{key}: {len(nonrigid[key])} "
+                f"values, one for each of {used} levels expected"
+            )
+    shorter = min(shorter, int(nonrigid["registration_size"]))
+    fewer = max(0, levels - (max(0, int(np.log2(max(1, shorter / LEAST_PX)))) + 1))
+    fewer = min(fewer, used - 1)
+    if not fewer:
+        return nonrigid
+    kept = {key: nonrigid[key][fewer:] for key in PER_LEVEL if key in nonrigid}
+    return {**nonrigid, **kept, "num_levels": levels - fewer, "used_levels": used - fewer}
+
+
+def _counting(multi_feature: types.ModuleType) -> list[int]:
+    """Numbers of matches, filled while `multi_feature` runs, which keeps them to itself."""
+    counts: list[int] = []
+
+    def noting(match: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            found = match(*arguments)
+            if isinstance(found, tuple):
+                counts.append(int(found[1]))
+            return found
+
+        return call
+
+    for module, name in (
+        (multi_feature.sr, "sift_ransac"),
+        (multi_feature.sg, "superpoint_superglue"),
+        (multi_feature.spr, "superpoint_ransac"),
+    ):
+        setattr(module, name, noting(getattr(module, name)))
+    return counts
+
+
+def _device(name: str) -> str:
+    if name == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        _refuse(
+            "registration.deeperhistreg.device: cuda, but torch finds no CUDA device here; take cpu, or run the "
+            "registration on a machine with one"
+        )
+    return "cuda:0"
+
+
+def _refuse(message: str) -> NoReturn:
+    """End with one line for the user."""
+    sys.stderr.write(f"\n{message}\n")
+    sys.stderr.flush()
+    sys.exit(BAD_CONFIG)
 
 
 def _stand_in_for_torchvision() -> None:
