@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hepipe.errors import SlideError
+from hepipe.errors import ConfigError, SlideError
 from hepipe.stores.cases import CheckedCase
 
 if TYPE_CHECKING:
@@ -40,3 +40,28 @@ def open_pair(he: Path, ihc: Path, checked: CheckedCase) -> Iterator[tuple[Slide
                 )
             slides.append(slide)
         yield slides[0], slides[1]
+
+
+@contextlib.contextmanager
+def open_given(he: Path, ihc: Path, mpp_he: str, mpp_ihc: str) -> Iterator[tuple[Slide, Slide]]:
+    """Two slides without a record, with the pixel sizes given or the files' own; one unknown leaves none to go by.
+
+    Raises:
+        ConfigError: A pixel size that is none.
+        SlideError: A slide that does not open.
+    """
+    from hepipe.sheet import parse_mpp
+    from hepipe.slides.open import closing, open_slide
+
+    given = []
+    for option, value in (("--mpp-he", mpp_he), ("--mpp-ihc", mpp_ihc)):
+        try:
+            given.append(parse_mpp(value))
+        except ValueError as error:
+            raise ConfigError(f"{option} is {value!r}; {error}") from None
+    if "unknown" in given:
+        given = ["unknown", "unknown"]
+    fixed = open_slide(he, slide_id="case-he", mpp=given[0])
+    moving = open_slide(ihc, slide_id="case-ihc", mpp=given[1])
+    with closing(fixed, moving):
+        yield fixed, moving

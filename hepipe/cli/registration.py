@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hepipe.cli.options import InPath, OutPath, SpecJson
-from hepipe.cli.pairs import open_pair
+from hepipe.cli.pairs import open_given, open_pair
 from hepipe.errors import ConfigError, RegistrationError, SlideError
 from hepipe.registration_spec import Section
 from hepipe.status import OK, failed
@@ -61,7 +60,7 @@ def register_case(
     if not status.failed:
         try:
             points = read_landmarks(subject, landmarks) if landmarks else None
-            opened = _open_given(he, ihc, mpp_he, mpp_ihc) if case is None else open_pair(he, ihc, case)
+            opened = open_given(he, ihc, mpp_he, mpp_ihc) if case is None else open_pair(he, ihc, case)
             with opened as (fixed, moving):
                 result = bring_together(
                     fixed,
@@ -167,31 +166,6 @@ def picture_case(
             tiles=tiles,
             folder=pictures,
         )
-
-
-@contextlib.contextmanager
-def _open_given(he: Path, ihc: Path, mpp_he: str, mpp_ihc: str) -> Iterator[tuple[Slide, Slide]]:
-    """Two slides without a record, with the pixel sizes given or the files' own; one unknown leaves none to go by.
-
-    Raises:
-        ConfigError: A pixel size that is none.
-        SlideError: A slide that does not open.
-    """
-    from hepipe.sheet import parse_mpp
-    from hepipe.slides.open import closing, open_slide
-
-    given = []
-    for option, value in (("--mpp-he", mpp_he), ("--mpp-ihc", mpp_ihc)):
-        try:
-            given.append(parse_mpp(value))
-        except ValueError as error:
-            raise ConfigError(f"{option} is {value!r}; {error}") from None
-    if "unknown" in given:
-        given = ["unknown", "unknown"]
-    fixed = open_slide(he, slide_id="case-he", mpp=given[0])
-    moving = open_slide(ihc, slide_id="case-ihc", mpp=given[1])
-    with closing(fixed, moving):
-        yield fixed, moving
 
 
 def _open_one(path: Path, facts: SlideFacts | None, case: CheckedCase, stack: contextlib.ExitStack) -> Slide | None:
