@@ -22,6 +22,7 @@ from zarr.codecs import ZstdCodec
 
 from hepipe.errors import StoreError
 from hepipe.geometry import Transform
+from hepipe.stores import stranger
 from hepipe.stores.provenance import Provenance
 
 TILES_PER_SHARD = 64
@@ -152,29 +153,23 @@ def write_registered(
 
 
 def read_registered(path: Path) -> Registered:
-    """A stored registration."""
-    group, provenance = open_group(path, "registered")
+    """A stored registration; nothing in it is trusted.
 
-    def direction(name: str) -> Transform | None:
-        if name not in group:
-            return None
-        part = group[name]
-        return Transform(
-            affine=np.array(part.attrs["affine"], np.float64),
-            fixed_mpp=float(part.attrs["fixed_mpp"]),
-            moving_mpp=float(part.attrs["moving_mpp"]),
-            field_um=np.asarray(part["field_um"][:]) if "field_um" in part else None,
-            grid_um=float(part.attrs["grid_um"]),
+    Raises:
+        StoreError: Not a registration, damaged, not finite, not invertible or of absurd size.
+    """
+    stranger.refuse_large_metadata(path)
+    try:
+        group, provenance = open_group(path, "registered")
+        forward, back, proposed = (
+            stranger.read_transform(group, name, path=path) for name in ("ihc_from_he", "he_from_ihc", "proposed")
         )
-
-    return Registered(
-        provenance,
-        direction("ihc_from_he"),
-        direction("he_from_ihc"),
-        dict(group.attrs["summary"]),
-        direction("proposed"),
-        {name: np.asarray(group[name][:]) for name in EVIDENCE if name in group},
-    )
+        evidence = {name: stranger.read_array(group, name, path=path) for name in EVIDENCE if name in group}
+        summary = dict(group.attrs["summary"])
+    except stranger.BROKEN as error:
+        raise StoreError(f"{path}: a damaged registration ({type(error).__name__}); {stranger.REMEDY}") from error
+    stranger.refuse_contradiction(forward, back, path=path)
+    return Registered(provenance, forward, back, summary, proposed, evidence)
 
 
 # Masks -----------------------------------------------------------------------------------------------------
