@@ -124,7 +124,7 @@ class Stains:
         drift = _drift(self.ihc_drift, x, y, len(h))
         h, dab = h * drift, dab * drift
         dense = np.float32(0.24) * dab**2 / (1 + dab)
-        left = self.he.vectors[1] * (EOSIN_LEFT / 0.31) + np.array([0.5, 0.75, 1.0]) * 0.03
+        left = EOSIN_LEFT * self.he.vectors[1] + 0.12 * self.ihc.vectors[0] + 0.04 * np.array([0.5, 0.75, 1.0])
         return np.stack(
             [
                 h * np.float32(a) + dab * np.float32(b) + dense * np.float32(c) + other * np.float32(d)
@@ -201,8 +201,7 @@ def draw_pair(
         generator(*key, "warp"),
         (side_um, side_um),
         grid_um=grid_um,
-        rms_um=float(rng.uniform(40, 60)),
-        peak_um=float(rng.uniform(100, 150)),
+        peak_um=float(rng.uniform(90, 150)),
     )
     rows, columns = np.nonzero(tissue)
     points = (np.stack([columns, rows], axis=1) + 0.5) * (TISSUE_UM / MPP)

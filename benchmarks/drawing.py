@@ -339,10 +339,10 @@ def _piece(
     glass = np.minimum.reduce([x, y, side_um - x, side_um - y]) - 40
     tissue = _signed(np.minimum(rim + 14 * field("ragged", 30) + 7 * field("fringe", 12), glass) > 0)
 
-    zone = field("zone", 150) + 0.35
-    nest = _signed((field("nests", 34) > 0.1 - 0.1 * bio.grade) & (zone > 0) & (tissue > 15))
+    zone = field("zone", 150) + 0.5
+    nest = _signed((field("nests", 34) > -0.1 - 0.1 * bio.grade) & (zone > 0) & (tissue > 15))
     fat_zone = np.minimum((field("fat", 160, turn=0.03) - 0.9) * 60, np.minimum(tissue - 6, -nest - 8))
-    lumen = np.minimum(nest - 13, 14 * (field("gland", 30) + 0.3))
+    lumen = np.minimum(nest - 15, 14 * (field("gland", 30) - 0.1 - 0.25 * bio.grade))
     vessel = np.minimum(12 * (field("vessel", 16) - 2.1), np.minimum(-nest - 6, tissue - 20))
     cleft = np.minimum(1.5 - np.abs(nest + 2), 8 * (field("cleft", 22) - 1.0))
     fat = _fat(generator(*key, "fat-cells"), fat_zone, field("fat-shift", 30))
@@ -382,7 +382,7 @@ class _Placing:
 
     def __init__(self, rng: np.random.Generator, corner: tuple[int, int], grid: tuple[int, int]) -> None:
         self._rng, self._corner, self._grid = rng, corner, grid
-        self._push = [20 * blobs(rng, grid, 45 / MAP_UM) for _ in range(2)]
+        self._push = [14 * blobs(rng, grid, 60 / MAP_UM) for _ in range(2)]
 
     def all_kinds(
         self, tissue: Field, nest: Field, hole: Field, crowd: Field, strength: Field, bio: Biology, lost: float

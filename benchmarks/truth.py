@@ -13,7 +13,7 @@ from jaxtyping import Float
 from hepipe.geometry import Transform, apply_affine, sample_field, translation
 from hepipe.synth.noise import Field
 
-MAX_STRAIN = 0.15
+MAX_STRAIN = 0.2
 """No derivative of the displacement exceeds this: sections stretch by a few per cent, and nothing folds."""
 _STEP_PX = 8
 
@@ -46,19 +46,19 @@ class Waves:
 
 
 def draw_warp(
-    rng: np.random.Generator, size_um: tuple[float, float], *, grid_um: float, rms_um: float, peak_um: float
+    rng: np.random.Generator, size_um: tuple[float, float], *, grid_um: float, peak_um: float
 ) -> Float[np.ndarray, "2 h w"]:
     """A displacement in µm: waves of the slide's own length, some of 1 to 2 mm, and a little of 400 to 800 µm.
 
-    Shrunk where needed until no displacement exceeds `peak_um` and no derivative `MAX_STRAIN`.
+    Its largest displacement is `peak_um`, or less where a derivative would exceed `MAX_STRAIN`.
     """
     columns, rows = (int(np.ceil(side / grid_um)) for side in size_um)
     x, y = (np.arange(columns) + 0.5) * grid_um, (np.arange(rows) + 0.5) * grid_um
     long = max(max(size_um), 1500.0)
     parts = (
-        (max(long / 2, 1000.0), 2 * long, rms_um, 10),
-        (1000.0, 2000.0, 0.08 * rms_um, 10),
-        (400.0, 800.0, 0.02 * rms_um, 10),
+        (long, 2 * long, 1.0, 10),
+        (1000.0, 2000.0, 0.08, 10),
+        (400.0, 800.0, 0.02, 10),
     )
     field = np.stack(
         [
@@ -72,7 +72,7 @@ def draw_warp(
     field -= field.mean(axis=(1, 2), keepdims=True)
     strain = max(float(np.abs(np.diff(field, axis=axis)).max()) / grid_um for axis in (1, 2))
     peak = float(np.hypot(*field).max())
-    return (field * min(1.0, peak_um / peak, MAX_STRAIN / strain)).astype(np.float32)
+    return (field * min(peak_um / peak, MAX_STRAIN / strain)).astype(np.float32)
 
 
 def turn(degrees: float, scale_x: float, scale_y: float, shear: float) -> Float[np.ndarray, "3 3"]:
