@@ -26,8 +26,8 @@ SAME_PX0 = 0.5
 LINE_RATIO = 0.05
 """Points whose spread across is below this share of their spread along lie on a line."""
 OUTLIER = 5.0
-"""A pair is pointed out when the others place it further off than this many times the median of all, and 1 % of the
-slide's diagonal. Of the 80 landmarks of four lung pairs the furthest lie 2.8 to 3.3 medians off, one of them 5.4."""
+"""A pair is pointed out when the others place it further off than this many times their own median residual, and
+1 % of the slide's diagonal. Of the 80 landmarks of four lung pairs the furthest lie 2.8 to 3.3 medians off, one 5.4."""
 
 Unit = Literal["auto", "px", "um", "mm"]
 Side = Literal["he", "ihc"]
@@ -151,11 +151,11 @@ def check_landmarks(
     if _on_a_line(he_um) or _on_a_line(ihc_um):
         notes.append("landmarks: all points lie near one line; place some beside it")
     if len(he_um) > 3:
-        left_out = residuals_left_out(he_um, ihc_um)
-        limit = max(OUTLIER * float(np.median(left_out)), 0.01 * diagonal_um)
+        off, typical = residuals_left_out(he_um, ihc_um)
+        limits = np.maximum(OUTLIER * typical, 0.01 * diagonal_um)
         notes += [
             f"landmarks: pair {number} lies {value:.0f} µm from where the others place it; look at it again"
-            for number, value in enumerate(left_out, start=1)
+            for number, (value, limit) in enumerate(zip(off, limits, strict=True), start=1)
             if value > limit
         ]
     return notes
@@ -204,15 +204,23 @@ def fit_landmarks(
     )
 
 
-def residuals_left_out(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
-    """How far each target lies from where the other pairs put it: by an affine, by a similarity below `MIN_AFFINE`."""
-    fit = fit_similarity if len(source) < MIN_AFFINE else fit_affine
-    found = np.empty(len(source))
+def residuals_left_out(
+    source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """How far each target lies from where the other pairs put it, and how well those others agree (median).
+
+    By an affine, by a similarity below `MIN_AFFINE` pairs; the others' residuals are enlarged by the freedom that the
+    fit took from them.
+    """
+    few = len(source) < MIN_AFFINE
+    off, typical = np.empty(len(source)), np.empty(len(source))
     for place in range(len(source)):
         others = np.arange(len(source)) != place
-        matrix = fit(source[others], target[others])
-        found[place] = np.linalg.norm(source[place] @ matrix[:2, :2].T + matrix[:2, 2] - target[place])
-    return found
+        matrix = (fit_similarity if few else fit_affine)(source[others], target[others])
+        error = np.linalg.norm(source @ matrix[:2, :2].T + matrix[:2, 2] - target, axis=1)
+        free = max(1 - (2 if few else 3) / (len(source) - 1), 0.25)
+        off[place], typical[place] = error[place], np.median(error[others]) / math.sqrt(free)
+    return off, typical
 
 
 def fit_similarity(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "3 3"]:

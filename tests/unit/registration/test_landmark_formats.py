@@ -201,9 +201,10 @@ def test_a_misplaced_pair_is_named_by_its_number():
 def test_residuals_left_out_see_a_misplaced_pair_that_the_fit_would_follow():
     ihc = HE.copy()
     ihc[2] += (800.0, 0.0)
-    found = residuals_left_out(HE, ihc)
-    assert found.argmax() == 2
-    assert found[2] == pytest.approx(800.0)
+    off, typical = residuals_left_out(HE, ihc)
+    assert off.argmax() == 2
+    assert off[2] == pytest.approx(800.0)
+    assert typical[2] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_named_kind_is_fitted_and_points_on_a_line_ask_for_more():
