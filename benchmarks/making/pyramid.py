@@ -38,7 +38,7 @@ class StreamedPyramid:
             size: Width and height of level 0, multiples of `TILE_PX`.
             mpp: µm per px of level 0.
             quality: JPEG quality, 1 to 100.
-            glass: Tiles of empty glass, taken in turn; further levels show their mean colour.
+            glass: Tiles of empty glass, taken in turn; further levels show them halved.
         """
         if size[0] % TILE_PX or size[1] % TILE_PX:
             raise ValueError(f"{path.name}: {size[0]} x {size[1]} px are no whole tiles of {TILE_PX} px")
@@ -49,19 +49,14 @@ class StreamedPyramid:
         self.mpp, self.quality = mpp, quality
         self._file: IO[bytes] = path.open("wb")
         self._file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
-        self._white = np.mean([tile.mean(axis=(0, 1)) for tile in glass], axis=0).round().astype(np.uint8)
-        self._glass = [self._append(tile) for tile in glass]
-        plain = self._append(np.broadcast_to(self._white, (TILE_PX, TILE_PX, 3)))
+        self._glass: list[np.ndarray] = []
         self._tiles: list[np.ndarray] = []
-        for level, (width, height) in enumerate(self.sizes):
+        for width, height in self.sizes:
             rows, columns = -(-height // TILE_PX), -(-width // TILE_PX)
-            table = np.empty((rows, columns, 2), np.uint64)
-            if level == 0:
-                turn = (np.arange(rows)[:, None] * 5 + np.arange(columns)[None] * 3) % len(glass)
-                table[:] = np.array(self._glass, np.uint64)[turn]
-            else:
-                table[:] = plain
-            self._tiles.append(table)
+            turn = (np.arange(rows)[:, None] * 5 + np.arange(columns)[None] * 3) % len(glass)
+            self._tiles.append(np.array([self._append(tile) for tile in glass], np.uint64)[turn])
+            self._glass.append(glass[0])
+            glass = [_halved(_square([glass[(k + step) % len(glass)] for step in range(4)])) for k in range(2)]
 
     def __enter__(self) -> StreamedPyramid:
         return self
@@ -83,16 +78,12 @@ class StreamedPyramid:
             return None
         if side <= BLOCK_PX:
             return self._block(draw(x, y, side), level, x, y)
-        parts = [self._visit(draw, level - 1, 2 * row + down, 2 * column + right) for down in (0, 1) for right in (0, 1)]
+        parts = [
+            self._visit(draw, level - 1, 2 * row + down, 2 * column + right) for down in (0, 1) for right in (0, 1)
+        ]
         if all(part is None for part in parts):
             return None
-        whole = np.empty((2 * TILE_PX, 2 * TILE_PX, 3), np.uint8)
-        whole[:] = self._white
-        for index, part in enumerate(parts):
-            if part is not None:
-                top, left = TILE_PX * (index // 2), TILE_PX * (index % 2)
-                whole[top : top + TILE_PX, left : left + TILE_PX] = part
-        pixels = _halved(whole)
+        pixels = _halved(_square([self._glass[level - 1] if part is None else part for part in parts]))
         self._tiles[level][row, column] = self._append(pixels)
         return pixels
 
@@ -174,6 +165,11 @@ class StreamedPyramid:
         self._file.write(struct.pack("<Q", here))
         self._file.seek(end)
         return next_link
+
+
+def _square(tiles: list[np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
+    """Four tiles as one picture."""
+    return np.concatenate([np.concatenate(tiles[:2], axis=1), np.concatenate(tiles[2:], axis=1)])
 
 
 def _halved(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,4 +1,4 @@
-"""Tissue of any extent, drawn block by block at 0.25 µm: what the cases of `cases.py` show.
+"""Tissue of any extent, drawn block by block at 0.25 µm: what the drawn cases show.
 
 A section is a few pieces. Each has maps on a 4 µm grid over its own rectangle (where tissue, nests, lumens and fat are)
 and a list of nuclei; textures are periodic pictures looked up by place. A block follows from its place alone, so it can
@@ -8,10 +8,12 @@ be drawn whenever it is needed, and glass costs nothing. Simpler than `hepipe.sy
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
+from making.layers import Amounts, as_bytes
 
 from hepipe.synth.noise import Field, blobs, generator, ramp
 from hepipe.synth.plan import Biology
@@ -21,8 +23,6 @@ MAP_UM = 4.0
 MAP_PX = round(MAP_UM / MPP)
 PAD_PX = 64
 """Drawn beyond each side of a block, so that what leans over its edge looks the same from either side."""
-AMOUNT = 110.0
-"""Grey values per unit of amount in the stored layers of the IHC section."""
 KINDS = ("tumour", "spindle", "lymphocyte")
 
 
@@ -81,19 +81,7 @@ class Piece:
         return part.size > 0 and float(part.max()) > -4.0
 
 
-@dataclass(frozen=True)
-class Amounts:
-    """What a block of the section holds: H&E as amounts of haematoxylin and eosin; IHC as bytes (`AMOUNT` per unit).
-
-    The channels of `ihc`: haematoxylin, all other tissue (which eosin would stain), DAB in optical density.
-    """
-
-    haematoxylin: Field
-    eosin: Field
-    ihc: UInt8[np.ndarray, "h w 3"]
-
-
-def shapes(rng: np.random.Generator, side_um: float, *, pieces: int, area: float) -> list[Shape]:
+def draw_shapes(rng: np.random.Generator, side_um: float, *, pieces: int, area: float) -> list[Shape]:
     """Pieces of `area` µm² together, none over another, all away from the canvas's edge."""
     parts = rng.uniform(0.6, 1.4, pieces)
     parts *= area / parts.sum()
@@ -143,12 +131,31 @@ class Section:
         self._textures = _Textures(generator(*key, "textures", slice_key))
         self._sprites = [_sprites(generator(*key, "sprites", slice_key), kind) for kind in KINDS]
         self.pieces = [
-            _piece(shape, side_um, bio, (*key, "piece", number), slice_key, lost) for number, shape in enumerate(outline)
+            _piece(shape, side_um, bio, (*key, "piece", number), slice_key, lost)
+            for number, shape in enumerate(outline)
         ]
 
     def blank(self, x: int, y: int, side: int) -> bool:
         """Whether a square, px, is all glass."""
         return not any(piece.overlaps(x, y, side) for piece in self.pieces)
+
+    def tissue(self, side_px: int, grid_um: float) -> Bool[np.ndarray, "h w"]:
+        """Where at least half of a cell of a grid over the canvas is tissue, lumens and fat not counted."""
+        cells, times = int(np.ceil(side_px * MPP / grid_um)), round(grid_um / MAP_UM)
+        found = np.zeros((cells, cells), bool)
+        for piece in self.pieces:
+            r0, c0 = piece.row // times, piece.column // times
+            top, left = piece.row - r0 * times, piece.column - c0 * times
+            present = (np.minimum(piece.tissue, -piece.hole) > 0).astype(np.float32)
+            rows, columns = (
+                -(-(start + side) // times) for start, side in zip((top, left), present.shape, strict=True)
+            )
+            share = np.zeros((rows * times, columns * times), np.float32)
+            share[top : top + present.shape[0], left : left + present.shape[1]] = present
+            share = cv2.resize(share, (columns, rows), interpolation=cv2.INTER_AREA)
+            place = found[r0 : r0 + rows, c0 : c0 + columns]
+            place |= share[: place.shape[0], : place.shape[1]] >= 0.5
+        return found
 
     def draw(self, x: int, y: int, side: int) -> Amounts | None:
         """A square block at left, top, px (multiples of 16); None for glass."""
@@ -181,7 +188,9 @@ class Section:
 
         reach = 90
         near = piece.nuclei
-        near = near.only((near.x > x - reach) & (near.x < x + full + reach) & (near.y > y - reach) & (near.y < y + full + reach))
+        near = near.only(
+            (near.x > x - reach) & (near.x < x + full + reach) & (near.y > y - reach) & (near.y < y + full + reach)
+        )
         edges, dab = self._membranes(near, x, y, half, epithelium, map_of(piece.complete, 0), grain, mid)
         cytoplasm = epithelium * np.clip(1 + 0.12 * grain + 0.16 * mid, 0.2, None) * (1 + 0.35 * edges)
         bend = [map_of(part, 0) for part in piece.bend]
@@ -204,16 +213,16 @@ class Section:
         covered = np.clip(cut(nuclei), 0, 1)
         eosin = cut(_double(body)) * (1 - 0.45 * covered) + 0.12 * covered
         ihc = np.empty((side, side, 3), np.uint8)
-        _bytes(0.95 * cut(nuclei_ihc) + pale(nuclei_ihc, 0.5 * blue), out=ihc[..., 0])
-        _bytes(2.0 * cut(_double(body)), out=ihc[..., 1])
-        _bytes(cut(_double(dab)), out=ihc[..., 2])
+        as_bytes(0.95 * cut(nuclei_ihc) + pale(nuclei_ihc, 0.5 * blue), out=ihc[..., 0])
+        as_bytes(cut(_double(body)), out=ihc[..., 1])
+        as_bytes(cut(_double(dab)), out=ihc[..., 2])
         return Amounts(haematoxylin, eosin, ihc)
 
     def _membranes(
         self, near: Nuclei, x: int, y: int, half: int, epithelium: Field, complete: Field, grain: Field, mid: Field
     ) -> tuple[Field, Field]:
         """Borders between epithelial cells (0 to 1), and DAB on them: on the borders of nearest-nucleus cells."""
-        owners = near.only((near.kind == 0))
+        owners = near.only(near.kind == 0)
         column, row = (owners.x - x) // 2, (owners.y - y) // 2
         shown = (column >= 0) & (column < half) & (row >= 0) & (row < half)
         owners, column, row = owners.only(shown), column[shown].astype(int), row[shown].astype(int)
@@ -275,10 +284,6 @@ def _stamp_all(canvas: UInt8[np.ndarray, "h w"], near: Nuclei, sprites: list[np.
         cut = sprite[max(-y0, 0) : len(sprite) - max(y1 - side, 0), max(-x0, 0) : len(sprite) - max(x1 - side, 0)]
         place = canvas[max(y0, 0) : y1, max(x0, 0) : x1]
         np.maximum(place, cut, out=place)
-
-
-def _bytes(amount: Field, *, out: np.ndarray) -> None:
-    out[:] = np.clip(amount * np.float32(AMOUNT) + np.float32(0.5), 0, 255)
 
 
 def _double(field: Field) -> Field:
@@ -363,7 +368,9 @@ def _fat(rng: np.random.Generator, zone: Field, shift: Field) -> Field:
     step = 56 / MAP_UM
     rows, columns = np.mgrid[0 : zone.shape[0] : step, 0 : zone.shape[1] : step]
     rows = np.clip(rows + rng.normal(0, 0.2 * step, rows.shape) + shift[rows.astype(int), columns.astype(int)], 0, None)
-    columns = np.clip(columns + rng.normal(0, 0.2 * step, rows.shape) + (np.arange(len(rows)) % 2)[:, None] * step / 2, 0, None)
+    columns = np.clip(
+        columns + rng.normal(0, 0.2 * step, rows.shape) + (np.arange(len(rows)) % 2)[:, None] * step / 2, 0, None
+    )
     rows, columns = (
         np.minimum(rows.astype(int), zone.shape[0] - 1),
         np.minimum(columns.astype(int), zone.shape[1] - 1),
@@ -413,7 +420,7 @@ class _Placing:
     def _lattice(self, spacing: float, room: Field, share: float) -> Float[np.ndarray, "n 2"]:
         """Points (x, y) in µm from the piece's corner where `room` is positive."""
         height, width = (cells * MAP_UM for cells in self._grid)
-        y, x = np.mgrid[0 : height : spacing * 0.87, 0 : width : spacing]
+        y, x = np.mgrid[0 : height : spacing * 0.87, 0:width:spacing]
         x = x + (np.arange(len(x)) % 2)[:, None] * spacing / 2
         points = np.stack([x.ravel(), y.ravel()], axis=1) + self._rng.normal(0, 0.16 * spacing, (x.size, 2))
         cell = (np.clip(points / MAP_UM, 0, np.array(self._grid[::-1]) - 1)).astype(int)
@@ -460,7 +467,7 @@ def _sprites(rng: np.random.Generator, kind: str) -> UInt8[np.ndarray, "t n s s"
 class _Textures:
     """Periodic noise pictures of sides that share no common period."""
 
-    _KINDS = {
+    _KINDS: ClassVar = {
         "grain": (1000, 1.4, 1.4),
         "mid": (1296, 5.0, 5.0),
         "chromatin": (1350, 1.5, 1.5),
@@ -480,7 +487,9 @@ class _Textures:
         """The picture read at places that a map gives."""
         picture = self._pictures[name]
         return np.asarray(
-            cv2.remap(picture, columns % len(picture), rows % len(picture), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+            cv2.remap(
+                picture, columns % len(picture), rows % len(picture), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+            )
         )
 
 
