@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.ndimage import map_coordinates
 
 from hepipe.geometry import Transform, apply_affine
 
@@ -15,6 +16,9 @@ SCALE_RANGE = (0.5, 2.0)
 """Plausible size of the moving section against the fixed one, both in µm: swelling and wrong tags, not more."""
 MAX_FOLD_FRAC = 0.01
 """More of the slide folded than this: the field is no deformation of tissue."""
+
+STRIP_POINTS = 131_072
+"""Points that are inverted at once: some MB, however large the slide."""
 
 Mapping2d = Callable[[np.ndarray], np.ndarray]
 
@@ -90,31 +94,45 @@ def invert(
     a_size_px0: tuple[int, int],
     b_size_px0: tuple[int, int],
     iterations: int = 30,
+    tolerance_um: float = 1e-3,
 ) -> Inverse:
-    """The inverse by fixed-point iteration on the forward field's grid spacing over slide b.
+    """The inverse by fixed-point iteration on the forward field's grid spacing over slide b, a strip of it at a time.
 
-    Beyond slide a the field continues with the value at its edge, so the inverse has no step there.
+    Beyond slide a the field continues with the value at its edge, so the inverse has no step there. A strip is done
+    when no point of it moves by more than `tolerance_um`, or after `iterations`.
     """
     back = np.linalg.inv(b_from_a.affine)
     if b_from_a.field_um is None:
         return Inverse(Transform(back, b_from_a.moving_mpp, b_from_a.fixed_mpp), (0.0, 0.0))
-    targets, shape = grid_points(b_size_px0, mpp=b_from_a.moving_mpp, grid_um=b_from_a.grid_um)
-    low, high = np.zeros(2), np.array(_covered_px0(b_from_a))
-
-    def shift(points: np.ndarray) -> np.ndarray:
-        edge = np.clip(points, low, high)
-        moved: np.ndarray = b_from_a(edge) - apply_affine(b_from_a.affine, edge)
-        return moved
-
-    found = apply_affine(back, targets)
-    for _ in range(iterations):
-        found = apply_affine(back, targets - shift(found))
-    size = np.asarray(a_size_px0, float)
-    within = ((found >= 0) & (found <= size)).all(axis=1)
-    error = np.linalg.norm(b_from_a(found[within]) - targets[within], axis=1) * b_from_a.moving_mpp
-    residual = (float(np.median(error)), float(np.percentile(error, 95))) if within.any() else (math.nan, math.nan)
-    shift_um = (found - apply_affine(back, targets)) * b_from_a.fixed_mpp
-    transform = Transform(back, b_from_a.moving_mpp, b_from_a.fixed_mpp, _as_field(shift_um, shape), b_from_a.grid_um)
+    mpp, grid_um = b_from_a.moving_mpp, b_from_a.grid_um
+    planes = [np.ascontiguousarray(plane, np.float64) for plane in b_from_a.field_um]
+    per_px0 = b_from_a.fixed_mpp / grid_um
+    linear = back[:2, :2] / mpp
+    columns, rows = (max(1, math.ceil(side * mpp / grid_um - 1e-6)) for side in b_size_px0)
+    field = np.empty((2, rows, columns), np.float32)
+    errors = []
+    strip = max(1, STRIP_POINTS // columns)
+    for top in range(0, rows, strip):
+        bottom = min(top + strip, rows)
+        x, y = np.meshgrid((np.arange(columns) + 0.5) * grid_um / mpp, (np.arange(top, bottom) + 0.5) * grid_um / mpp)
+        targets = np.stack([x.ravel(), y.ravel()], axis=1)
+        plain = apply_affine(back, targets)
+        found = plain
+        for _ in range(iterations):
+            # Where the field is known, its edge repeated; scipy's order of axes.
+            at = (found * per_px0 - 0.5).T[::-1]
+            shift = np.stack([map_coordinates(plane, at, order=1, mode="nearest") for plane in planes], axis=1)
+            better = plain - shift @ linear.T
+            change = float(np.abs(better - found).max()) * b_from_a.fixed_mpp
+            found = better
+            if change <= tolerance_um:
+                break
+        within = ((found >= 0) & (found <= np.asarray(a_size_px0, float))).all(axis=1)
+        errors.append(np.linalg.norm(b_from_a(found[within]) - targets[within], axis=1) * mpp)
+        field[:, top:bottom] = ((found - plain) * b_from_a.fixed_mpp).T.reshape(2, bottom - top, columns)
+    error = np.concatenate(errors)
+    residual = (float(np.median(error)), float(np.percentile(error, 95))) if len(error) else (math.nan, math.nan)
+    transform = Transform(back, mpp, b_from_a.fixed_mpp, field.astype(np.float64), grid_um)
     return Inverse(transform, residual)
 
 
@@ -169,11 +187,3 @@ def _as_field(shift: Float[np.ndarray, "n 2"], shape: tuple[int, int]) -> Float[
     """Displacements of `grid_points` as a field with the values that a store keeps (float32)."""
     field: np.ndarray = np.ascontiguousarray(shift.T.reshape(2, *shape), dtype=np.float32).astype(np.float64)
     return field
-
-
-def _covered_px0(transform: Transform) -> tuple[float, float]:
-    assert transform.field_um is not None
-    rows, columns = transform.field_um.shape[1:]
-    # Just inside the far edge: rounding must not put a clipped point beyond the field.
-    scale = transform.grid_um / transform.fixed_mpp * (1 - 1e-9)
-    return columns * scale, rows * scale
