@@ -82,19 +82,40 @@ class LandmarksSpec(Spec):
 
 
 class GateSpec(Spec):
-    """Limits of the verdict for one kind of section."""
+    """Limits of the verdict for one kind of section; these defaults are those of the same section stained again."""
 
     min_similarity: float = Field(0.15, description="Below this score the two slides do not belong together.")
     review_similarity: float = Field(0.2, description="Below this score a person should look at the pair.")
     review_stiff: float = Field(0.14, description="The same for the score before the deformable steps.")
+    min_stiff_lead: float = Field(
+        0.06, description="Least lead of inner structure in place over places aside, before the deformable steps."
+    )
+    review_stiff_lead: float = Field(0.12, description="Below this lead a person should look at the pair.")
     min_tissue_dice: float = Field(0.4, ge=0, le=1, description="Least overlap of both tissue masks after warping.")
+    scale_tolerance: float = Field(0.02, gt=0, description="Size against what the mpp say; more: an mpp is suspect.")
+    max_fold_frac: float = Field(0.001, ge=0, le=1, description="More of the tissue folded: a person should look.")
+    min_kept_frac: float = Field(0.25, ge=0, le=1, description="Least share of the refinement's windows that agree.")
+    max_p50_um: float = Field(1.5, gt=0, description="Median error of landmarks or windows; twice it fails landmarks.")
+    max_p90_um: float = Field(5.0, gt=0, description="The same for their 90th percentile.")
+
+
+class ConsecutiveGateSpec(GateSpec):
+    """The defaults of the next section, which shrinks otherwise and shares structure but no nuclei."""
+
+    review_stiff: float = Field(0.05, description="As above, before the deformable steps.")
+    min_stiff_lead: float = Field(0.03, description="As above.")
+    review_stiff_lead: float = Field(0.045, description="As above.")
+    scale_tolerance: float = Field(0.08, gt=0, description="As above.")
+    min_kept_frac: float = Field(0.1, ge=0, le=1, description="As above.")
+    max_p50_um: float = Field(10.0, gt=0, description="As above.")
+    max_p90_um: float = Field(25.0, gt=0, description="As above.")
 
 
 class GatesSpec(Spec):
     """Limits by kind of section: what is near for the next section is far for the same one."""
 
     restained: GateSpec = GateSpec()
-    consecutive: GateSpec = GateSpec()
+    consecutive: ConsecutiveGateSpec = ConsecutiveGateSpec()
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

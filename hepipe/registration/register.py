@@ -19,7 +19,7 @@ from hepipe.registration.overview import Pictures, read_pictures
 from hepipe.registration.score import Judge, Likeness, landmark_error
 from hepipe.registration.search import choose_start
 from hepipe.registration.transform import compose, fold_frac, implausible, invert, scales
-from hepipe.registration.verdict import judge_case
+from hepipe.registration.verdict import Evidence, judge_case
 from hepipe.registration_spec import RegistrationSpec, Section
 from hepipe.slides.reader import Slide
 from hepipe.status import CaseStatus
@@ -105,7 +105,8 @@ def register(
         if landmarks is None
         else landmark_error(found, landmarks.he_px0, landmarks.ihc_px0, ihc_size_px0=ihc.size_px0),
     }
-    status = judge_case(likeness, getattr(spec.gate, section), stiff=stiff.similarity, accepted=accepted)
+    evidence = Evidence(likeness, stiff=stiff.similarity)
+    status = judge_case(evidence, getattr(spec.gate, section), accepted=accepted)
     if status.failed:
         return Registration(None, None, status, summary, proposed=found)
     return Registration(found, inverse.transform, status, summary)
@@ -126,7 +127,7 @@ def _take(
     if step == "identity":
         return start
     if step == "search":
-        return choose_start(pictures, judge, spec.search)
+        return choose_start(pictures, judge, spec.search).transform
     if step == "landmarks":
         if landmarks is None:
             raise RegistrationError(case_id, "the chain has the step landmarks, but its row names no landmarks file")
@@ -139,7 +140,7 @@ def _take(
         )
     small = pictures.small(start)
     if step == "affine":
-        update = refine_affine(judge.fixed, judge.moving, small.affine)
+        update = refine_affine(judge.fixed, judge.moving, small.affine, free_scale=pictures.free_scale)
         found = Transform(update, pictures.mpp, pictures.mpp)
         if start.field_um is not None:
             # An affine after a field moves the whole field along.

@@ -1,16 +1,29 @@
-"""How well a pair lies on each other: likeness of structure, overlap of tissue, landmark error."""
+"""How well a pair lies on each other: likeness of structure, overlap of tissue, folds, residuals, landmark error."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
 
-from hepipe.geometry import Transform, identity
+from hepipe.geometry import Transform, identity, sample_field
 from hepipe.registration.ncc import Comparison
-from hepipe.registration.overview import Pictures, features, look, positions, rescale, shrink_features
+from hepipe.registration.overview import (
+    Pictures,
+    features,
+    lies_on,
+    look,
+    positions,
+    resample,
+    rescale,
+    shrink_features,
+)
+from hepipe.registration.similarity import correlation, low_pass, mutual_information, structure_lead
+from hepipe.registration.transform import grid_points, jacobian
+from hepipe.tissue.otsu import mean_od
 
 SCORE_PX = 512
 """Longer side of the pictures that are compared."""
@@ -44,6 +57,10 @@ class Judge:
         self.moving = features(pictures.moving, mpp=pictures.mpp)
         self._fine = self._at(SCORE_PX, SIGMA_PX, pictures.mpp)
         self._coarse = self._at(COARSE_PX, COARSE_SIGMA_PX, pictures.mpp)
+        self._density = tuple(
+            resample(low_pass(mean_od(rgb).astype(np.float32), mpp=pictures.mpp), pictures.mpp / self._fine[1])
+            for rgb in (pictures.fixed, pictures.moving)
+        )
 
     @property
     def has_tissue(self) -> tuple[bool, bool]:
@@ -59,6 +76,39 @@ class Judge:
         """A similarity that forgives small errors, for choosing between starts."""
         comparison, at = self._places(self._coarse, transform)
         return comparison.score(at)
+
+    def lead(self, transform: Transform) -> float:
+        """How much more alike the inner structure is in its place than moved aside; see `structure_lead`."""
+        comparison, at = self._places(self._fine, transform)
+        return structure_lead(comparison.fixed, np.stack([look(channel, at) for channel in comparison.moving]))
+
+    def shared(self, transform: Transform) -> dict[str, float | None]:
+        """`nmi` (1 to 2) and `ncc_od_lp` (-1 to 1) of the low-passed densities over the tissue of either slide.
+
+        None where the pictures hardly overlap. Both see the outline too, and neither tells a consecutive section from
+        a stranger: they are for reading, not for the verdict.
+        """
+        comparison, at = self._places(self._fine, transform)
+        fixed, moving = self._density
+        seen = look(moving, at)
+        tissue = np.maximum(comparison.fixed[-1], look(comparison.moving[-1], at)) > 0.5
+        area = tissue & lies_on(at, moving.shape)
+        values = (mutual_information(fixed[area], seen[area]), correlation(fixed[area], seen[area]))
+        return dict(zip(("nmi", "ncc_od_lp"), (None if math.isnan(v) else v for v in values), strict=True))
+
+    def folds(self, transform: Transform) -> dict[str, float]:
+        """Least and largest Jacobian determinant over the H&E tissue, and the share of it that is 0 or less."""
+        determinant = jacobian(transform)
+        if transform.field_um is None:
+            return _spread_of_jacobian(determinant.ravel())
+        comparison, mpp = self._fine
+        height, width = comparison.fixed.shape[1:]
+        size = (round(width * mpp / transform.fixed_mpp), round(height * mpp / transform.fixed_mpp))
+        points, shape = grid_points(size, mpp=transform.fixed_mpp, grid_um=transform.grid_um)
+        mask = sample_field(comparison.fixed[-1:].repeat(2, axis=0), points * (transform.fixed_mpp / mpp))[0][:, 0]
+        rows, columns = (min(a, b) for a, b in zip(shape, determinant.shape, strict=True))
+        on_tissue = mask.reshape(shape)[:rows, :columns] > 0.5
+        return _spread_of_jacobian(determinant[:rows, :columns][on_tissue])
 
     def _at(self, longest: int, sigma: float, mpp: float) -> tuple[Comparison, float]:
         factor = min(1.0, longest / max(self.fixed.shape[1:]))
@@ -79,6 +129,30 @@ def _dice(comparison: Comparison, at: Float32[np.ndarray, "2 h w"]) -> float:
     return 2 * int((fixed & moving).sum()) / both if both else 0.0
 
 
+def _spread_of_jacobian(values: Float[np.ndarray, " n"]) -> dict[str, float]:
+    some = values if values.size else np.ones(1)
+    return {"jac_min": float(some.min()), "jac_max": float(some.max()), "fold_frac": float((some <= 0).mean())}
+
+
+def residual_summary(residuals: Float32[np.ndarray, "n 7"] | None) -> dict[str, Any] | None:
+    """What the windows of the finest level still see: `p50_um`, `p90_um` of the kept ones, `kept_frac`, `n`.
+
+    Args:
+        residuals: Columns `stores.arrays.RESIDUAL_COLUMNS`; None where no step looked at windows.
+
+    Returns:
+        None without a window. A registrar's word on itself: small where it kept only what it could follow, so read it
+        beside `kept_frac`.
+    """
+    if residuals is None or not len(residuals):
+        return None
+    finest = residuals[residuals[:, 6] == residuals[:, 6].min()]
+    kept = finest[finest[:, 5] > 0.5]
+    length = np.hypot(kept[:, 2], kept[:, 3])
+    p50, p90 = (float(v) for v in np.percentile(length, (50, 90))) if len(kept) else (None, None)
+    return {"n": len(finest), "kept_frac": len(kept) / len(finest), "p50_um": p50, "p90_um": p90}
+
+
 def landmark_error(
     transform: Transform,
     he_px0: Float[np.ndarray, "n 2"],
@@ -86,23 +160,28 @@ def landmark_error(
     *,
     ihc_size_px0: tuple[int, int],
 ) -> dict[str, Any]:
-    """Distances between moved H&E landmarks and their partners, before (same physical place) and after.
+    """Distances between H&E landmarks sent through `ihc_from_he` and their partners, on the IHC slide.
 
-    `rtre` is the distance as a share of the IHC slide's diagonal, as in the ANHIR challenge.
+    `tre_before_um` is of the same physical place, unregistered. `rtre` is the distance as a share of the IHC slide's
+    diagonal and `robustness` the share of landmarks strictly closer than before, both as in the ANHIR challenge.
     """
     still = identity(fixed_mpp=transform.fixed_mpp, moving_mpp=transform.moving_mpp)
     diagonal = float(np.hypot(*ihc_size_px0))
     before, after = (np.linalg.norm(one(he_px0) - ihc_px0, axis=1) for one in (still, transform))
     return {
         "n": len(he_px0),
-        "before_um": _spread(before * transform.moving_mpp),
-        "after_um": _spread(after * transform.moving_mpp),
-        "rtre_before_median": float(np.median(before)) / diagonal,
-        "rtre_median": float(np.median(after)) / diagonal,
-        "rtre_p90": float(np.percentile(after, 90)) / diagonal,
-        "closer_frac": float((after < before).mean()),
+        "tre_before_um": _spread(before * transform.moving_mpp),
+        "tre_um": _spread(after * transform.moving_mpp),
+        "rtre_before": _spread(before / diagonal),
+        "rtre": _spread(after / diagonal),
+        "robustness": float((after < before).mean()),
     }
 
 
 def _spread(values: Float[np.ndarray, " n"]) -> dict[str, float]:
-    return {"median": float(np.median(values)), "p90": float(np.percentile(values, 90))}
+    return {
+        "median": float(np.median(values)),
+        "mean": float(values.mean()),
+        "p90": float(np.percentile(values, 90)),
+        "max": float(values.max()),
+    }

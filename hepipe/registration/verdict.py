@@ -2,48 +2,147 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from hepipe.registration.score import Likeness
 from hepipe.registration_spec import GateSpec
 from hepipe.status import OK, CaseStatus, failed, review
 
+LOOK = "look at the overlay and write yes or no into column accepted"
+LANDMARKS = "or give landmarks and put the step landmarks into the chain"
+FAR = 2.0
+"""Landmarks further off than this many times a limit fail the pair; in between a person looks."""
+P50_PX, P90_PX = 1.0, 3.0
+"""A limit on an error is never finer than this many px of the coarser slide's level 0: no slide shows more."""
 
-def judge_case(
-    likeness: Likeness, gate: GateSpec, *, stiff: float, accepted: Literal["yes", "no"] | None = None
-) -> CaseStatus:
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a finished chain.
+
+    Attributes:
+        likeness: At its end.
+        stiff: Similarity before the deformable steps, which also find some likeness between strangers.
+        lead: `structure_lead` at the end; nan where it cannot be told.
+        stiff_lead: The same before the deformable steps.
+        px_um: µm per px of the coarser slide's level 0.
+        scale_doubt: Why a stated mpp cannot be right; empty when it can.
+        fold_frac: Share of the tissue that is folded.
+        tre_um: `median` and `p90` of the landmarks' error; None without landmarks.
+        residuals: Of `residual_summary`; None without a refinement.
+        missing: Pieces of tissue that only one slide shows, in words; empty when there are none.
+    """
+
+    likeness: Likeness
+    stiff: float
+    lead: float = math.nan
+    stiff_lead: float = math.nan
+    px_um: float = 0.0
+    scale_doubt: str = ""
+    fold_frac: float = 0.0
+    tre_um: Mapping[str, float] | None = None
+    residuals: Mapping[str, Any] | None = None
+    missing: str = ""
+
+
+def judge_case(evidence: Evidence, gate: GateSpec, *, accepted: Literal["yes", "no"] | None = None) -> CaseStatus:
     """The verdict on a finished chain.
 
     Args:
-        likeness: At its end.
+        evidence: What is known of it.
         gate: The limits of the case's kind of section.
-        stiff: Similarity before the deformable steps, which also find some likeness between strangers.
-        accepted: A person's verdict.
+        accepted: A person's verdict: `yes` overrules doubts, not failures; `no` fails the case.
     """
     if accepted == "no":
         return failed("registration", "a person did not accept this registration (column accepted)")
+    reasons = _failures(evidence, gate)
+    if reasons:
+        # A wrong mpp is the likelier cause of all that follows from it, and the easier one to mend.
+        return failed("registration", evidence.scale_doubt or reasons[0])
+    doubts = _doubts(evidence, gate)
+    if doubts and accepted is None:
+        return review("registration", f"{'; '.join(doubts)}: {LOOK}")
+    return OK
+
+
+def _failures(evidence: Evidence, gate: GateSpec) -> list[str]:
+    likeness = evidence.likeness
+    reasons = []
     if likeness.similarity < gate.min_similarity:
-        return failed(
-            "registration",
+        reasons.append(
             f"the two slides do not seem to belong together: similarity {likeness.similarity:.2f}, at least "
-            f"{gate.min_similarity:.2f} expected; check the pair in the slide sheet, or give landmarks",
+            f"{gate.min_similarity:.2f} expected; check the pair in the slide sheet, {LANDMARKS}"
+        )
+    if evidence.stiff_lead < gate.min_stiff_lead:
+        reasons.append(
+            "the two slides do not seem to belong together: in place they are hardly more alike than moved aside "
+            f"(lead {evidence.stiff_lead:.3f}, at least {gate.min_stiff_lead:.3f} expected); check the pair in the "
+            f"slide sheet, {LANDMARKS}"
         )
     if likeness.tissue_dice < gate.min_tissue_dice:
-        return failed(
-            "registration",
+        reasons.append(
             f"the tissue of the two slides hardly overlaps: Dice {likeness.tissue_dice:.2f}, at least "
-            f"{gate.min_tissue_dice:.2f} expected; check the pair in the slide sheet",
+            f"{gate.min_tissue_dice:.2f} expected; check the pair in the slide sheet, {LANDMARKS}"
         )
-    if likeness.similarity < gate.review_similarity and accepted is None:
-        return review(
-            "registration",
-            f"similarity {likeness.similarity:.2f} is below {gate.review_similarity:.2f}: look at the overlay and "
-            "write yes or no into column accepted",
+    far = _beyond(evidence.tre_um, gate, evidence.px_um, factor=FAR)
+    if far:
+        reasons.append(f"landmarks are {far}; check them with the pair, or put the step landmarks into the chain")
+    return reasons
+
+
+def _doubts(evidence: Evidence, gate: GateSpec) -> list[str]:
+    likeness = evidence.likeness
+    doubts = []
+    if evidence.scale_doubt:
+        doubts.append(evidence.scale_doubt)
+    if likeness.similarity < gate.review_similarity:
+        doubts.append(f"similarity {likeness.similarity:.2f} is below {gate.review_similarity:.2f}")
+    if evidence.stiff < gate.review_stiff:
+        doubts.append(
+            f"similarity was {evidence.stiff:.2f} before the deformable step, {gate.review_stiff:.2f} expected"
         )
-    if stiff < gate.review_stiff and accepted is None:
-        return review(
-            "registration",
-            f"similarity was {stiff:.2f} before the deformable step, {gate.review_stiff:.2f} expected: look at the "
-            "overlay and write yes or no into column accepted",
+    if evidence.stiff_lead < gate.review_stiff_lead:
+        doubts.append(
+            f"the structure leads by {evidence.stiff_lead:.3f} over places aside, {gate.review_stiff_lead:.3f} expected"
         )
-    return OK
+    if evidence.fold_frac > gate.max_fold_frac:
+        doubts.append(f"{evidence.fold_frac:.2%} of the tissue is folded, at most {gate.max_fold_frac:.2%} expected")
+    near = _beyond(evidence.tre_um, gate, evidence.px_um)
+    if near:
+        doubts.append(f"landmarks are {near}")
+    residuals = evidence.residuals
+    if residuals is not None:
+        if residuals["kept_frac"] < gate.min_kept_frac:
+            doubts.append(
+                f"only {residuals['kept_frac']:.0%} of the refinement's windows agree with their neighbours, "
+                f"{gate.min_kept_frac:.0%} expected"
+            )
+        elif off := _beyond({"median": residuals["p50_um"], "p90": residuals["p90_um"]}, gate, evidence.px_um):
+            doubts.append(f"the refinement's windows are {off}")
+    if evidence.missing:
+        doubts.append(evidence.missing)
+    return doubts
+
+
+def _beyond(error_um: Mapping[str, float] | None, gate: GateSpec, px_um: float, *, factor: float = 1.0) -> str:
+    """In what an error lies beyond the limits; empty when it does not."""
+    if error_um is None:
+        return ""
+    limits: Sequence[tuple[str, str, float]] = (
+        ("median", "off by", max(gate.max_p50_um, P50_PX * px_um)),
+        ("p90", "off by, at their 90th percentile,", max(gate.max_p90_um, P90_PX * px_um)),
+    )
+    for name, words, limit in limits:
+        if error_um[name] > factor * limit:
+            return f"{words} {error_um[name]:.1f} µm, at most {factor * limit:.1f} expected"
+    return ""
+
+
+def notes(*, mirrored: bool) -> list[str]:
+    """What a person should know of a pair that passes."""
+    return (
+        ["the IHC slide is mirrored against the H&E slide; its tiles are read the right way round"] if mirrored else []
+    )

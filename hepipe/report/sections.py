@@ -385,7 +385,7 @@ def _pictured(found: Gathered, dataset: DatasetView) -> list[CaseView]:
 
 def _registration_numbers(summary: Mapping[str, Any]) -> list[str]:
     landmarks = summary.get("landmarks") or {}
-    before, after = (landmarks.get(f"{when}_um") or {} for when in ("before", "after"))
+    before, after = (landmarks.get(name) or {} for name in ("tre_before_um", "tre_um"))
     similarity = summary.get("similarity")
     return [
         "–" if similarity is None else number(float(similarity)),
@@ -414,7 +414,7 @@ def _case_pictures(dataset: DatasetView, case: CaseView, is_open: bool) -> Html:
     if record is not None:
         about["sections"] = f"{record.section}, {record.marker}"
     if landmarks:
-        before, after = landmarks["before_um"], landmarks["after_um"]
+        before, after = landmarks["tre_before_um"], landmarks["tre_um"]
         about["landmark error"] = (
             f"median {number(before['median'])} → {number(after['median'])} µm, "
             f"90th percentile {number(before['p90'])} → {number(after['p90'])} µm ({landmarks['n']} landmarks)"

@@ -93,7 +93,7 @@ class Results:
         write_table(rows, folder / "tiles" / f"{case_id}.parquet", TILES, made)
         write_table(verdicts, folder / "verdict" / f"{case_id}.parquet", VERDICTS, made)
         chain = [{"step": "affine", "score_before": 0.1, "score_after": 0.5, "kept": True, "note": ""}]
-        spread = {"before_um": {"median": 120.0, "p90": 200.0}, "after_um": {"median": 3.2, "p90": 7.0}, "n": 12}
+        spread = {"tre_before_um": {"median": 120.0, "p90": 200.0}, "tre_um": {"median": 3.2, "p90": 7.0}, "n": 12}
         write_registered(
             folder / "registered" / f"{case_id}.zarr",
             Provenance(artefact="registered", subject=case_id),
