@@ -18,7 +18,8 @@ STEPS = 60
 SIGMA_PX = 7.0
 RIGIDITY = 0.2
 """Weight of the squared departure from a rigid placement. Both pictures have one physical resolution, and sections
-differ by some per cent; without it, a cover slip's edge taken for tissue stretched one drawn section by 14 %."""
+differ by some per cent; without it, a cover slip's edge taken for tissue stretched one drawn section by 14 %. Where a
+resolution is unknown, only the departure from a similarity counts."""
 
 
 def refine_affine(
@@ -28,19 +29,31 @@ def refine_affine(
     *,
     scales_px: tuple[int, ...] = SCALES_PX,
     steps: int = STEPS,
+    free_scale: bool = False,
 ) -> Float[np.ndarray, "3 3"]:
-    """The affine near `start` under which the features agree best, in px of the pictures given."""
+    """The affine near `start` under which the features agree best, in px of the pictures given.
+
+    Args:
+        fixed: Features of the H&E picture.
+        moving: Features of the IHC picture, same resolution.
+        start: `moving_from_fixed`.
+        scales_px: Longer side of the pictures compared, coarse to fine; none is enlarged.
+        steps: Per scale.
+        free_scale: Any size is as good as 1: one of the resolutions is not known.
+    """
     found = start
     for longest in scales_px:
         factor = min(1.0, longest / max(fixed.shape[1:]))
         comparison = Comparison(shrink_features(fixed, factor), shrink_features(moving, factor), sigma=SIGMA_PX)
         shrink = scaling(factor)
-        small = _climb(comparison, shrink @ found @ np.linalg.inv(shrink), steps=steps)
+        small = _climb(comparison, shrink @ found @ np.linalg.inv(shrink), steps=steps, free_scale=free_scale)
         found = np.linalg.inv(shrink) @ small @ shrink
     return found
 
 
-def _climb(comparison: Comparison, start: Float[np.ndarray, "3 3"], *, steps: int) -> Float[np.ndarray, "3 3"]:
+def _climb(
+    comparison: Comparison, start: Float[np.ndarray, "3 3"], *, steps: int, free_scale: bool
+) -> Float[np.ndarray, "3 3"]:
     height, width = comparison.fixed.shape[1:]
     reach = max(height, width) / 2
     # Every parameter is a shift in px, of the whole picture or of its edge, so that one rate suits all.
@@ -54,16 +67,27 @@ def _climb(comparison: Comparison, start: Float[np.ndarray, "3 3"], *, steps: in
         at = positions(Transform(matrix, 1.0, 1.0), shape=(height, width))
         score, gradient = comparison.ascend(at)
         linear = matrix[:2, :2]
-        departure = linear.T @ linear - np.eye(2)
-        score -= RIGIDITY * float((departure**2).sum())
+        departure, by_linear = _departure(linear, free_scale=free_scale)
+        score -= RIGIDITY * departure
         if score > best_score:
             best, best_score = matrix, score
         by_shift = np.einsum("ab,ahw->bhw", start[:2, :2], gradient)
         by_parameter = np.einsum("bhw,phw->bp", by_shift, basis, dtype=np.float64)
-        by_parameter[:, 1:] -= RIGIDITY * 4 * start[:2, :2].T @ linear @ departure / reach
+        by_parameter[:, 1:] -= RIGIDITY * start[:2, :2].T @ by_linear / reach
         rate = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps))
         parameters = parameters + optimizer.step(by_parameter, rate)
     return best
+
+
+def _departure(linear: Float[np.ndarray, "2 2"], *, free_scale: bool) -> tuple[float, Float[np.ndarray, "2 2"]]:
+    """Squared distance of `linearᵀ linear` (over its mean stretch, if that is free) from 1, and its gradient."""
+    stretch = linear.T @ linear
+    mean = float(np.trace(stretch)) / 2 if free_scale else 1.0
+    beyond = stretch / mean - np.eye(2)
+    by_stretch = 2 * beyond / mean
+    if free_scale:
+        by_stretch = by_stretch - np.eye(2) * float((beyond * stretch).sum()) / mean**2
+    return float((beyond**2).sum()), 2 * linear @ by_stretch
 
 
 def _affine(parameters: Float[np.ndarray, "2 3"], *, width: int, height: int, reach: float) -> Float[np.ndarray, "3 3"]:

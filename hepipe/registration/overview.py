@@ -32,6 +32,7 @@ class Pictures:
         moving: IHC.
         fixed_mpp: µm per px of the H&E slide's level 0.
         moving_mpp: µm per px of the IHC slide's level 0.
+        free_scale: Whether nobody knows what a px measures, so that sections may differ in size on the pictures.
     """
 
     mpp: float
@@ -39,6 +40,7 @@ class Pictures:
     moving: UInt8[np.ndarray, "mh mw 3"]
     fixed_mpp: float
     moving_mpp: float
+    free_scale: bool = False
 
     def small(self, ihc_from_he: Transform) -> Transform:
         """A transform between the slides as one between the pictures."""
@@ -69,6 +71,7 @@ def read_pictures(he: Slide, ihc: Slide, *, max_px: int) -> Pictures:
         moving=resample(moving, moving_mpp / mpp),
         fixed_mpp=he.mpp,
         moving_mpp=ihc.mpp,
+        free_scale="unknown" in (he.mpp_from, ihc.mpp_from),
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from hepipe.geometry import Transform
-from hepipe.registration.affine import refine_affine
+from hepipe.geometry import Transform, apply_affine
+from hepipe.registration.affine import STEPS, refine_affine
+from hepipe.registration.keypoints import match_starts
 from hepipe.registration.overview import Pictures
 from hepipe.registration.score import Judge
 from hepipe.registration.start import search_starts
@@ -22,26 +24,74 @@ FINALISTS = 3
 GLANCE_PX, GLANCE_STEPS = (64,), 30
 """All starts are refined a little at this size, the finalists at the next."""
 COARSE_PX = (128,)
+SWELLING = (0.8, 1.25)
+"""Sizes of one section against the other that local features may propose where both resolutions are known."""
+DISTINCT = 0.05
+"""Two placements are one found twice when they move the picture's px apart by less than this share of its side."""
 
 
-def choose_start(pictures: Pictures, judge: Judge, spec: SearchSpec) -> Transform:
+@dataclass(frozen=True)
+class StartChoice:
+    """The start chosen, and how far ahead it is.
+
+    Attributes:
+        transform: `ihc_from_he` between the slides.
+        score: The judge's rank of it, -1 to 1.
+        runner_up: The best rank of a placement unlike it, after as much refinement; -inf when there is none. Strangers
+            look about as much alike in many ways, partners in one.
+    """
+
+    transform: Transform
+    score: float
+    runner_up: float
+
+    @property
+    def lead(self) -> float:
+        """How much better than the second best it is; inf without one."""
+        return self.score - self.runner_up
+
+
+def choose_start(pictures: Pictures, judge: Judge, spec: SearchSpec) -> StartChoice:
     """The start of several, each refined a little, under which the pictures are most alike."""
-    starts = search_starts(judge.fixed, judge.moving, step_deg=spec.rotation_step_deg, flips=spec.flips, keep=STARTS)
+    free = pictures.free_scale
+    starts = search_starts(
+        judge.fixed,
+        judge.moving,
+        step_deg=spec.rotation_step_deg,
+        flips=spec.flips,
+        keep=STARTS,
+        scale_range=spec.scale_range if free else (1.0, 1.0),
+    )
+    proposed = [start.moving_from_fixed for start in starts]
+    # Last, so that a tie goes to the search, which does not depend on there being fine structure.
+    proposed += match_starts(
+        judge.fixed, judge.moving, flips=spec.flips, scale_range=spec.scale_range if free else SWELLING
+    )
 
     def ranked(matrix: Float[np.ndarray, "3 3"]) -> float:
-        proposed = pictures.large(Transform(matrix, pictures.mpp, pictures.mpp))
-        return -math.inf if implausible(proposed) else judge.rank(proposed)
+        transform = pictures.large(Transform(matrix, pictures.mpp, pictures.mpp))
+        return -math.inf if implausible(transform) else judge.rank(transform)
 
-    pairs = []
-    for start in starts:
-        rigid = start.moving_from_fixed
-        glanced = refine_affine(judge.fixed, judge.moving, rigid, scales_px=GLANCE_PX, steps=GLANCE_STEPS)
-        pairs.append((ranked(glanced), rigid, glanced))
-    finalists = sorted(pairs, key=lambda pair: -pair[0])[:FINALISTS]
-    # The glance itself may have led astray (seen on a section of lung), so the rigid start stays in the race.
-    refined = [
-        refine_affine(judge.fixed, judge.moving, one, scales_px=COARSE_PX)
-        for _, rigid, glanced in finalists
-        for one in (rigid, glanced)
-    ]
-    return pictures.large(Transform(max(refined, key=ranked), pictures.mpp, pictures.mpp))
+    def refined(matrix: Float[np.ndarray, "3 3"], scales_px: tuple[int, ...], steps: int) -> Float[np.ndarray, "3 3"]:
+        return refine_affine(judge.fixed, judge.moving, matrix, scales_px=scales_px, steps=steps, free_scale=free)
+
+    glances = []
+    for rigid in proposed:
+        glanced = refined(rigid, GLANCE_PX, GLANCE_STEPS)
+        glances.append((ranked(glanced), rigid, glanced))
+    ranks = [(ranked(rigid), rigid) for rigid in proposed] + [(rank, glanced) for rank, _, glanced in glances]
+    for _, rigid, glanced in sorted(glances, key=lambda one: -one[0])[:FINALISTS]:
+        # The glance itself may have led astray (seen on a section of lung), so the rigid start stays in the race.
+        ranks += [(ranked(better), better) for better in (refined(one, COARSE_PX, STEPS) for one in (rigid, glanced))]
+    score, best = max(ranks, key=lambda one: one[0])
+    others = [rank for rank, matrix in ranks if _distinct(matrix, best, pictures.fixed.shape[:2])]
+    chosen = pictures.large(Transform(best, pictures.mpp, pictures.mpp))
+    return StartChoice(chosen, score, max(others, default=-math.inf))
+
+
+def _distinct(one: Float[np.ndarray, "3 3"], other: Float[np.ndarray, "3 3"], shape: tuple[int, ...]) -> bool:
+    """Whether two placements of a picture of this (height, width) differ by more than refinement."""
+    height, width = shape[:2]
+    corners = np.array([[0.0, 0.0], [width, 0.0], [0.0, height], [width, height]])
+    apart = np.linalg.norm(apply_affine(one, corners) - apply_affine(other, corners), axis=1)
+    return float(apart.mean()) > DISTINCT * max(height, width)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,6 +20,10 @@ from hepipe.registration.overview import shrink_features
 
 SEARCH_PX = 200
 """Longer side of the searched pictures. The right rotation was among the best two on five real pairs at this size."""
+SCALED_SEARCH_PX = 120
+"""The same where the size is searched too, in many more tries."""
+SCALE_STEP = 1.08
+"""Between the sizes tried: half a step moves the rim of a section by 2 px of the searched pictures."""
 MIN_OVERLAP = 0.5
 """Share of the smaller picture that both must cover."""
 APART_DEG = 15.0
@@ -28,12 +32,13 @@ APART_DEG = 15.0
 
 @dataclass(frozen=True)
 class Start:
-    """A rigid, perhaps mirrored, placement of the moving picture: `moving_from_fixed` in px of the pictures given."""
+    """A placement of the moving picture, perhaps mirrored and resized: `moving_from_fixed` in px of both pictures."""
 
     moving_from_fixed: Float[np.ndarray, "3 3"]
     correlation: float
     angle_deg: float
     mirrored: bool
+    scale: float = 1.0
 
 
 def search_starts(
@@ -43,6 +48,7 @@ def search_starts(
     step_deg: float,
     flips: bool,
     keep: int,
+    scale_range: tuple[float, float] = (1.0, 1.0),
 ) -> list[Start]:
     """The best placements, best first, each unlike the others.
 
@@ -52,31 +58,40 @@ def search_starts(
         step_deg: Between the rotations tried.
         flips: Try mirror images too.
         keep: Most placements returned.
+        scale_range: Smallest and largest size tried, moving px per fixed px, in even steps of the logarithm.
     """
-    factor = min(1.0, SEARCH_PX / max(*fixed.shape[1:], *moving.shape[1:]))
+    scales = scales_between(*scale_range)
+    longest = SEARCH_PX if len(scales) == 1 else SCALED_SEARCH_PX
+    factor = min(1.0, longest / max(*fixed.shape[1:], *moving.shape[1:]))
     target = shrink_features(fixed, factor).mean(axis=0)
-    source = shrink_features(moving, factor).mean(axis=0)
-    search = _MaskedSearch(target, longest=math.ceil(math.hypot(*source.shape)) + 1)
     angles = np.arange(0, 360, step_deg)
-    found = [
-        search.best(source, angle_deg=float(angle), mirrored=mirrored)
-        for mirrored, angle in itertools.product((False, True) if flips else (False,), angles)
-    ]
+    found = []
+    for scale in scales:
+        source = shrink_features(moving, factor / scale).mean(axis=0)
+        search = _MaskedSearch(target, longest=math.ceil(math.hypot(*source.shape)) + 1)
+        for mirrored, angle in itertools.product((False, True) if flips else (False,), angles):
+            start = search.best(source, angle_deg=float(angle), mirrored=mirrored)
+            placed = np.linalg.inv(scaling(factor / scale)) @ start.moving_from_fixed @ scaling(factor)
+            found.append(replace(start, moving_from_fixed=placed, scale=scale))
     kept: list[Start] = []
     for start in sorted(found, key=lambda one: -one.correlation):
         if len(kept) == keep:
             break
-        if all(start.mirrored != other.mirrored or _apart(start, other) >= APART_DEG for other in kept):
+        if all(_differ(start, other) for other in kept):
             kept.append(start)
-    grow = scaling(factor)
-    return [
-        Start(np.linalg.inv(grow) @ one.moving_from_fixed @ grow, one.correlation, one.angle_deg, one.mirrored)
-        for one in kept
-    ]
+    return kept
 
 
-def _apart(one: Start, other: Start) -> float:
-    return abs((one.angle_deg - other.angle_deg + 180) % 360 - 180)
+def scales_between(low: float, high: float) -> list[float]:
+    """Sizes from the smallest to the largest, in even steps of the logarithm of at most `SCALE_STEP`."""
+    count = math.ceil(math.log(high / low) / math.log(SCALE_STEP) - 1e-9) + 1
+    return [float(scale) for scale in np.geomspace(low, high, count)]
+
+
+def _differ(one: Start, other: Start) -> bool:
+    apart_deg = abs((one.angle_deg - other.angle_deg + 180) % 360 - 180)
+    resized = max(one.scale / other.scale, other.scale / one.scale) > SCALE_STEP**1.5
+    return one.mirrored != other.mirrored or apart_deg >= APART_DEG or resized
 
 
 class _MaskedSearch:
