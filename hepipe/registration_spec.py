@@ -66,9 +66,12 @@ class DeeperHistRegSpec(Spec):
 
 
 class SimpleItkSpec(Spec):
-    """SimpleITK's affine and deformable registration by mutual information."""
+    """SimpleITK's affine by mutual information, and a deformable step."""
 
-    deformable: Literal["bspline", "diffeomorphic", "none"] = "bspline"
+    deformable: Literal["bspline", "diffeomorphic", "none"] = Field(
+        "bspline",
+        description="bspline by mutual information, diffeomorphic by demons on structure, or the affine alone.",
+    )
     iterations: int = Field(30, ge=1, description="Per resolution.")
 
 
