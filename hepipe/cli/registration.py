@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +13,7 @@ from hepipe.cli.options import InPath, OutPath, SpecJson
 from hepipe.cli.pairs import open_given, open_pair
 from hepipe.errors import ConfigError, RegistrationError, SlideError
 from hepipe.registration_spec import Section
-from hepipe.status import OK, failed
+from hepipe.status import OK, CaseStatus, failed
 
 if TYPE_CHECKING:
     from hepipe.slides.reader import Slide
@@ -39,6 +40,9 @@ def register_case(
     section: Annotated[Section, typer.Option(help="Same section stained again, or the next; without --checked.")] = (
         "restained"
     ),
+    pieces: Annotated[
+        str, typer.Option(help="A word on pieces of tissue, such as 'ihc3=control he2=missing'; without --checked.")
+    ] = "",
     spec: SpecJson = "{}",
 ) -> None:
     """Bring the IHC slide onto the H&E slide."""
@@ -53,13 +57,14 @@ def register_case(
     settings = RegistrationSpec.model_validate_json(spec)
     if checked is not None and (mpp_he or mpp_ihc):
         raise ConfigError("--mpp-he and --mpp-ihc go without --checked, which holds both")
+    if checked is not None and pieces:
+        raise ConfigError("--pieces goes without --checked, which holds the sheet's cell")
     case = None if checked is None else read_checked(checked)
     subject = "case" if case is None else case.case_id
     status = OK if case is None else case.provenance.status
     result = Registration(None, None, status)
     if not status.failed:
         try:
-            points = read_landmarks(subject, landmarks) if landmarks else None
             opened = open_given(he, ihc, mpp_he, mpp_ihc) if case is None else open_pair(he, ihc, case)
             with opened as (fixed, moving):
                 result = bring_together(
@@ -68,7 +73,8 @@ def register_case(
                     settings,
                     case_id=subject,
                     section=section if case is None else case.section,
-                    landmarks=points,
+                    landmarks=read_landmarks(subject, landmarks, he=fixed, ihc=moving) if landmarks else None,
+                    pieces=pieces if case is None else case.pieces or "",
                     accepted=None if case is None else case.accepted,
                 )
         except SlideError as error:
@@ -90,6 +96,8 @@ def register_case(
         proposed=result.proposed,
         evidence=result.evidence,
     )
+    for line in _told(subject, status.then(result.status), result.summary):
+        typer.echo(line)
 
 
 def find_tissue(
@@ -97,7 +105,7 @@ def find_tissue(
 ) -> None:
     """Find the tissue that both slides of a pair show."""
     from hepipe.config import TissueSpec
-    from hepipe.registration.common import common_tissue
+    from hepipe.registration.common import common_tissue, stored_pieces
     from hepipe.stores.arrays import read_registered, write_tissue
     from hepipe.stores.cases import read_checked
     from hepipe.stores.provenance import Provenance
@@ -110,7 +118,8 @@ def find_tissue(
     if registered.ihc_from_he is not None and not status.failed:
         try:
             with open_pair(he, ihc, case) as (fixed, moving):
-                found = common_tissue(fixed, moving, registered.ihc_from_he, settings)
+                numbered = stored_pieces(registered)
+                found = common_tissue(fixed, moving, registered.ihc_from_he, settings, numbered=numbered)
             mpp, summary = found.mpp, found.summary
             if found.masks["tissue"].any():
                 masks = found.masks
@@ -166,6 +175,35 @@ def picture_case(
             tiles=tiles,
             folder=pictures,
         )
+
+
+def _told(subject: str, status: CaseStatus, summary: Mapping[str, Any]) -> Iterator[str]:
+    """What a registration came to, for a person at the terminal or over a log."""
+    yield f"{subject}: {status.state}{f', {status.reason}' if status.reason else ''}"
+    for step in summary.get("chain", ()):
+        kept = "" if step["kept"] else ", not taken"
+        note = f" ({step['note']})" if step["note"] else ""
+        yield f"  {step['step']}: similarity {step['score_before']:.3f} to {step['score_after']:.3f}{kept}{note}"
+    if "scale" in summary:
+        mirrored = ", mirrored" if summary["mirrored"] else ""
+        yield f"  turned {summary['rotation_deg']:.1f} degrees, size {summary['scale']:.4f}{mirrored}"
+    unit = summary.get("unit", "µm")
+    if residuals := summary.get("residuals"):
+        yield (
+            f"  windows still see {residuals['p50_um']:.2f} {unit} (median), {residuals['p90_um']:.2f} (p90); "
+            f"{residuals['kept_frac']:.0%} agree"
+        )
+    if error := summary.get("landmarks"):
+        yield (
+            f"  {error['n']} landmarks: {error['tre_um']['median']:.2f} {unit} off (median), was "
+            f"{error['tre_before_um']['median']:.2f}; {error['rtre']['median']:.3%} of the diagonal"
+        )
+        yield from (f"  {note}" for note in error["notes"])
+    apart = [
+        f"{one['stain']}{one['number']} {one['role']}" for one in summary.get("pieces", ()) if one["role"] != "matched"
+    ]
+    if apart:
+        yield f"  pieces taken out: {', '.join(apart)}"
 
 
 def _open_one(path: Path, facts: SlideFacts | None, case: CheckedCase, stack: contextlib.ExitStack) -> Slide | None:

@@ -11,31 +11,64 @@ import numpy as np
 from hepipe.config import TissueSpec
 from hepipe.geometry import Transform
 from hepipe.registration.overview import look, positions, rescale
+from hepipe.registration.pieces import Pieces, look_up, read_pieces
 from hepipe.slides.reader import Slide
+from hepipe.stores.arrays import Registered
 from hepipe.tissue.clean import clean
 from hepipe.tissue.find import find_tissue
-from hepipe.tissue.pieces import label_pieces
+from hepipe.tissue.pieces import group_pieces, nearest_piece
 
 
 @dataclass(frozen=True)
 class CommonTissue:
-    """Masks `he`, `ihc`, `tissue` (both) and `pieces` (labels) at `mpp`."""
+    """Tissue at `mpp` in the frame of the H&E slide.
+
+    Attributes:
+        masks: `he`, `ihc`: tissue of each slide without the pieces that the other has not; `tissue`: both;
+            `pieces_he`, `pieces_ihc`: number of the piece that tissue of either slide belongs to, those taken out
+            included; 0 is glass.
+        mpp: µm per px.
+        summary: Areas, Dice, and `pieces`: name, role, area and `kept_frac`, the share of it that is in `tissue`.
+    """
 
     masks: dict[str, np.ndarray]
     mpp: float
     summary: dict[str, Any]
 
 
-def common_tissue(he: Slide, ihc: Slide, ihc_from_he: Transform, spec: TissueSpec) -> CommonTissue:
-    """Tissue by each slide's own threshold, at `spec.mpp` or the slide's own mpp where that is coarser."""
+def common_tissue(
+    he: Slide, ihc: Slide, ihc_from_he: Transform, spec: TissueSpec, *, numbered: tuple[Pieces, float] | None = None
+) -> CommonTissue:
+    """Tissue by each slide's own threshold, at `spec.mpp` or the slide's own mpp where that is coarser.
+
+    Args:
+        he: The fixed slide.
+        ihc: The moving slide.
+        ihc_from_he: Between them.
+        spec: How tissue is found.
+        numbered: The pieces of the registration and the mpp of their label maps; None: all tissue counts, and pieces
+            are those of the masks found here.
+    """
     (he_rgb, mpp), (ihc_rgb, ihc_mpp) = (_overview(slide, spec.mpp) for slide in (he, ihc))
-    he_mask = find_tissue(he_rgb, mpp=mpp, spec=spec)
-    ihc_own = find_tissue(ihc_rgb, mpp=ihc_mpp, spec=spec)
-    at = positions(rescale(ihc_from_he, fixed_mpp=mpp, moving_mpp=ihc_mpp), shape=(he_mask.shape[0], he_mask.shape[1]))
-    ihc_mask = look(ihc_own.astype(np.float32), at) > 0.5
+    he_all = find_tissue(he_rgb, mpp=mpp, spec=spec)
+    ihc_all = find_tissue(ihc_rgb, mpp=ihc_mpp, spec=spec)
+    at = positions(rescale(ihc_from_he, fixed_mpp=mpp, moving_mpp=ihc_mpp), shape=(he_all.shape[0], he_all.shape[1]))
+    if numbered is None:
+        pieces, numbers = None, (group_pieces(he_all), group_pieces(ihc_all))
+    else:
+        pieces, pieces_mpp = numbered
+        numbers = (
+            nearest_piece(pieces.he, shape=he_all.shape, scale=mpp / pieces_mpp),
+            nearest_piece(pieces.ihc, shape=ihc_all.shape, scale=ihc_mpp / pieces_mpp),
+        )
+    seen_all = look(ihc_all.astype(np.float32), at) > 0.5
+    pieces_he = np.where(he_all, numbers[0], 0).astype(np.uint8)
+    pieces_ihc = np.where(seen_all, look_up(numbers[1], at), 0).astype(np.uint8)
+    out = {"he": [], "ihc": []} if pieces is None else {"he": pieces.out("he"), "ihc": pieces.out("ihc")}
+    he_mask = he_all & ~np.isin(pieces_he, out["he"])
+    ihc_mask = seen_all & ~np.isin(pieces_ihc, out["ihc"])
     # The intersection leaves slivers where the two outlines differ.
     tissue = clean(he_mask & ihc_mask, mpp=mpp, close_um=0.0, min_hole_um2=0.0, min_piece_um2=spec.min_piece_um2)
-    pieces = label_pieces(tissue)
     area = (mpp / 1000) ** 2
     both = int(he_mask.sum()) + int(ihc_mask.sum())
     summary = {
@@ -43,10 +76,38 @@ def common_tissue(he: Slide, ihc: Slide, ihc_from_he: Transform, spec: TissueSpe
         "ihc_mm2": float(ihc_mask.sum() * area),
         "tissue_mm2": float(tissue.sum() * area),
         "dice": 2 * int((he_mask & ihc_mask).sum()) / both if both else 0.0,
-        "n_pieces": int(pieces.max()),
+        "n_pieces": len(np.unique(pieces_he[tissue])),
+        "pieces": [] if pieces is None else _kept(pieces, tissue, {"he": pieces_he, "ihc": pieces_ihc}),
     }
-    masks = {"he": he_mask, "ihc": ihc_mask, "tissue": tissue, "pieces": pieces}
+    masks = {"he": he_mask, "ihc": ihc_mask, "tissue": tissue, "pieces_he": pieces_he, "pieces_ihc": pieces_ihc}
     return CommonTissue(masks, mpp, summary)
+
+
+def stored_pieces(registered: Registered) -> tuple[Pieces, float] | None:
+    """The pieces of a stored registration and the mpp of their label maps; None where it has none."""
+    maps, records = registered.evidence, registered.summary.get("pieces")
+    if not records or not {"pieces_he", "pieces_ihc"} <= maps.keys():
+        return None
+    return read_pieces(maps["pieces_he"], maps["pieces_ihc"], records), float(registered.summary["mpp"])
+
+
+def _kept(pieces: Pieces, tissue: np.ndarray, numbers: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    rows = []
+    for piece in pieces.table:
+        here = numbers[piece.stain] == piece.number
+        seen = int(here.sum())
+        rows.append(
+            {
+                "name": piece.name,
+                "role": piece.role,
+                "by": piece.by,
+                "partner": piece.partner,
+                "area_mm2": piece.area_mm2,
+                "dab_frac": piece.dab_frac,
+                "kept_frac": float((here & tissue).sum() / seen) if seen else 0.0,
+            }
+        )
+    return rows
 
 
 def _overview(slide: Slide, mpp: float) -> tuple[np.ndarray, float]:

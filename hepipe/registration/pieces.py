@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from hepipe.errors import RegistrationError
 from hepipe.geometry import Transform
@@ -188,15 +188,9 @@ def overlap_under(pieces: Pieces, ihc_from_he: Transform) -> Overlap:
     at = positions(ihc_from_he, shape=(height, width))
     reach = EDGE_FRAC * max(*pieces.he.shape, *pieces.ihc.shape)
 
-    def seen(labels: UInt8[np.ndarray, "ih iw"]) -> np.ndarray:
-        # Nearest px: numbers are not mixed.
-        x, y = np.floor(at).astype(np.int32)
-        inside = (x >= 0) & (y >= 0) & (x < labels.shape[1]) & (y < labels.shape[0])
-        return np.where(inside, labels[np.clip(y, 0, labels.shape[0] - 1), np.clip(x, 0, labels.shape[1] - 1)], 0)
-
     near_ihc, near_he = spread_pieces(pieces.ihc, reach_px=reach), spread_pieces(pieces.he, reach_px=reach)
-    he_counts = _counts(pieces.he, seen(near_ihc), n_he, n_ihc)
-    ihc_counts = _counts(near_he, seen(pieces.ihc), n_he, n_ihc)
+    he_counts = _counts(pieces.he, look_up(near_ihc, at), n_he, n_ihc)
+    ihc_counts = _counts(near_he, look_up(pieces.ihc, at), n_he, n_ihc)
     ihc_counts *= abs(float(np.linalg.det(ihc_from_he.affine[:2, :2])))
     he_px, ihc_px = (
         np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(np.float64)
@@ -207,24 +201,13 @@ def overlap_under(pieces: Pieces, ihc_from_he: Transform) -> Overlap:
     )
 
 
-def kept_mask(
-    labels: UInt8[np.ndarray, "h w"], out: Sequence[int], *, shape: tuple[int, int], scale: float
-) -> Bool[np.ndarray, "mh mw"]:
-    """Where a mask of other resolution may have tissue: not nearest to a piece that is taken out.
-
-    Args:
-        labels: Pieces of a slide's picture.
-        out: Numbers taken out.
-        shape: Of the mask.
-        scale: Picture px per mask px; corners coincide.
-    """
-    nearest = spread_pieces(labels)
-    rows, columns = (
-        np.clip(((np.arange(side) + 0.5) * scale).astype(np.int64), 0, limit - 1)
-        for side, limit in zip(shape, labels.shape, strict=True)
-    )
-    kept: np.ndarray = ~np.isin(nearest[np.ix_(rows, columns)], list(out))
-    return kept
+def look_up(labels: UInt8[np.ndarray, "ih iw"], at: Float32[np.ndarray, "2 h w"]) -> UInt8[np.ndarray, "h w"]:
+    """A label map at positions in its px, the nearest px, so that numbers are not mixed; 0 beyond it."""
+    x, y = np.floor(at).astype(np.int32)
+    inside = (x >= 0) & (y >= 0) & (x < labels.shape[1]) & (y < labels.shape[0])
+    seen = labels[np.clip(y, 0, labels.shape[0] - 1), np.clip(x, 0, labels.shape[1] - 1)]
+    found: np.ndarray = np.where(inside, seen, 0).astype(np.uint8)
+    return found
 
 
 def _found(pictures: Pictures) -> Pieces:

@@ -187,7 +187,7 @@ class TissueMasks:
 def write_tissue(
     path: Path, provenance: Provenance, *, masks: dict[str, np.ndarray], mpp: float, summary: dict[str, Any]
 ) -> None:
-    """Store masks (`tissue`, `he`, `ihc` bool and `pieces` integer labels, all in the H&E frame) of one case."""
+    """Store masks of one case in the H&E frame: `tissue`, `he`, `ihc` bool; `pieces_he`, `pieces_ihc` their numbers."""
     with whole(path) as beside:
         group = write_group(beside, provenance, mpp=mpp, origin_px0=[0, 0], summary=summary)
         for name, mask in masks.items():

@@ -66,3 +66,15 @@ def spread_pieces(labels: UInt8[np.ndarray, "h w"], *, reach_px: float | None = 
     stands_for[nearest[inside]] = labels[inside]
     found: np.ndarray = np.where(distance <= reach, stands_for[nearest], 0).astype(np.uint8)
     return found
+
+
+def nearest_piece(
+    labels: UInt8[np.ndarray, "h w"], *, shape: tuple[int, ...], scale: float
+) -> UInt8[np.ndarray, "mh mw"]:
+    """`spread_pieces` at another resolution: a picture of `shape`, whose px measure `scale` px of the labels."""
+    rows, columns = (
+        np.clip(((np.arange(side) + 0.5) * scale).astype(np.int64), 0, limit - 1)
+        for side, limit in zip(shape, labels.shape, strict=True)
+    )
+    found: np.ndarray = spread_pieces(labels)[np.ix_(rows, columns)]
+    return found

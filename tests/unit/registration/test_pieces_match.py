@@ -8,7 +8,7 @@ from hepipe.geometry import Transform
 from hepipe.registration.arrangement import arrangements, outline_likeness
 from hepipe.registration.overview import Pictures
 from hepipe.registration.piece_pictures import COLORS, draw_pieces
-from hepipe.registration.pieces import Pieces, kept_mask, mask_out, match_pieces, read_pieces, relabel
+from hepipe.registration.pieces import Pieces, mask_out, match_pieces, read_pieces, relabel
 
 SIDE = 224
 BROWN, BLUE, PINK = (0.27, 0.57, 0.78), (0.65, 0.70, 0.29), (0.4, 0.9, 0.5)
@@ -162,15 +162,6 @@ def test_pieces_that_are_out_become_glass_and_nothing_else_changes():
     assert painted.fixed[gone].min() > 235
     np.testing.assert_array_equal(painted.fixed[density("abc") > 0], pictures.fixed[density("abc") > 0])
     np.testing.assert_array_equal(painted.moving, pictures.moving)
-
-
-def test_a_mask_of_other_resolution_loses_the_pieces_that_are_out():
-    found = match_pieces(pair(density("abcd"), density("abc")))
-    kept = kept_mask(found.he, found.out("he"), shape=(2 * SIDE, 2 * SIDE), scale=0.5)
-    large = cv2.resize(density("d"), (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_NEAREST) > 0
-    others = cv2.resize(density("abc"), (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_NEAREST) > 0
-    assert not kept[large].any()
-    assert kept[others].all()
 
 
 def test_pieces_come_back_from_their_records():

@@ -108,13 +108,13 @@ def test_a_case_goes_from_slides_to_pictures(hepipe, case):
     assert registered.summary["rotation_deg"] == pytest.approx(15.0, abs=1.0)
     hepipe("tissue", *slides_of(case), "--transform", transform, "--tissue", tissue)
     group, _ = open_group(tissue, "tissue")
-    assert {"tissue", "he", "ihc", "pieces"} <= set(group.array_keys())
+    assert {"tissue", "he", "ihc", "pieces_he", "pieces_ihc"} <= set(group.array_keys())
     assert read_tissue(tissue).tissue.any()
     hepipe(
         "picture", *slides_of(case), "--transform", transform, "--tissue", tissue, *tables(case), "--pictures", pictures
     )
     facts = json.loads((pictures / "facts.json").read_text())
-    assert facts["pictures"] == ["after", "before", "he", "ihc", "tissue"]
+    assert {"after", "before", "deformation", "edges", "he", "ihc", "tissue", "warped"} <= set(facts["pictures"])
     assert facts["tiles"] == {"n": 1, "kept": 1}
     assert facts["registration"]["similarity"] == registered.summary["similarity"]
     with Image.open(pictures / "after.jpg") as image:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from hepipe.tissue.pieces import group_pieces, spread_pieces
+from hepipe.tissue.pieces import group_pieces, nearest_piece, spread_pieces
 
 
 def blank(height: int = 100, width: int = 200) -> np.ndarray:
@@ -52,3 +52,15 @@ def test_glass_belongs_to_the_nearest_piece_within_reach():
     near = spread_pieces(labels, reach_px=3.0)
     assert (near[50, 22], near[50, 30]) == (1, 0)
     assert (near[labels > 0] == labels[labels > 0]).all()
+
+
+def test_numbers_go_to_a_mask_of_other_resolution():
+    labels = blank().astype(np.uint8)
+    labels[40:60, 10:20] = 1
+    labels[40:60, 60:70] = 2
+    fine = nearest_piece(labels, shape=(200, 400), scale=0.5)
+    assert fine.shape == (200, 400)
+    assert (fine[80:120, 20:40] == 1).all()
+    assert (fine[80:120, 120:140] == 2).all()
+    # A mask may reach a little beyond the picture; what is there belongs to the nearest piece too.
+    assert nearest_piece(labels, shape=(26, 52), scale=4.0)[12, 3] == 1
