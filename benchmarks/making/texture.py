@@ -24,6 +24,8 @@ from hepipe.tissue.otsu import threshold_tissue, white_point
 MARGIN_UM = 200.0
 """Glass about the picture, at least."""
 PAD_PX = 32
+GLASS_OD = 0.03
+"""Less than this is glass: the pattern that a scanner leaves on it would move with the tissue, as no scanner's does."""
 
 
 class Texture:
@@ -111,6 +113,7 @@ class Texture:
         """The amounts of a square."""
         full = side + 2 * PAD_PX
         first, second = self._part(self.pixels(x - PAD_PX, y - PAD_PX, full))
+        first, second = (np.maximum(stain - np.float32(GLASS_OD), 0) for stain in (first, second))
         body = cv2.GaussianBlur(first, (0, 0), 2.0 / self.mpp)
         crop = slice(PAD_PX, PAD_PX + side)
         ihc = np.empty((side, side, 3), np.uint8)
