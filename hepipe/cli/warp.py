@@ -114,11 +114,14 @@ def warp_points(
     A table repeats its header, other columns and rows as they are and gains a last column `extrapolated` (0 or 1);
     features of GeoJSON get the property `extrapolated: true`. Outlines keep their vertices, as in QuPath.
     """
+    from hepipe.registration.points import Way
     from hepipe.registration.points import warp_points as send
 
     if from_ == to:
         raise ConfigError(f"--from and --to are both {to}; one he, the other ihc")
-    moved = send(points, out, _read(transform, to=to))
+    # The stored inverse is one on its grid; points are worth a solution of their own.
+    forward = _read(transform, to="ihc") if to == "he" else None
+    moved = send(points, out, Way(_read(transform, to=to), forward))
     typer.echo(f"{out}: {moved.points} points, {moved.extrapolated} of them extrapolated by the affine part")
 
 

@@ -28,6 +28,46 @@ DEPTHS = {"Point": 0, "MultiPoint": 1, "LineString": 1, "Polygon": 2, "MultiLine
 """How many lists lie around a position of each kind of geometry (RFC 7946, section 3.1)."""
 
 
+SOLVED_PX = 1e-4
+"""How near the solved inverse comes, px of level 0."""
+SOLVE_STEPS = 40
+"""At most; a fold has no inverse, and there the nearest place found is kept."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How points get from one slide to the other.
+
+    Attributes:
+        transform: From the slide that the points lie on to the other.
+        forward: Where `transform` is the stored inverse: what it is the inverse of. Both fields are bilinear, so they
+            undo each other on their grid's nodes only (0.08 px between nodes 4 px apart, seen; more on a coarser
+            grid); the inverse is then solved for each point, starting from the stored one.
+    """
+
+    transform: Transform
+    forward: Transform | None = None
+
+    def trace(self, points: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
+        """Moved points, and which of them the field covers; the others follow the affine part alone."""
+        found, inside = self.transform.trace(points)
+        if self.forward is None:
+            return found, inside
+        back = np.linalg.inv(self.forward.affine)[:2, :2]
+        best, least = found, np.full(len(points), np.inf)
+        place = found
+        for _ in range(SOLVE_STEPS):
+            reached, covered = self.forward.trace(place)
+            miss = points - reached
+            error = np.where(covered & inside, np.hypot(miss[:, 0], miss[:, 1]), np.inf)
+            better = error < least
+            best, least = np.where(better[:, None], place, best), np.minimum(error, least)
+            if not (np.isfinite(error) & (error > SOLVED_PX)).any():
+                break
+            place = place + miss @ back.T
+        return best, inside
+
+
 @dataclass(frozen=True)
 class Moved:
     """How many points went through, and how many of them lie beyond the field, where the affine part alone holds."""
@@ -36,7 +76,7 @@ class Moved:
     extrapolated: int
 
 
-def warp_points(source: Path, target: Path, transform: Transform) -> Moved:
+def warp_points(source: Path, target: Path, way: Way) -> Moved:
     """Send the points of a file through a transform; the new file appears when it is whole.
 
     A table keeps its header, its other columns, its order, its separator and its line ends byte for byte, and gains a
@@ -47,7 +87,7 @@ def warp_points(source: Path, target: Path, transform: Transform) -> Moved:
     Args:
         source: A table with columns X and Y or x and y, or GeoJSON; told by its suffix. Px of level 0.
         target: To write, of the same kind.
-        transform: From the slide that the points lie on to the other.
+        way: From the slide that the points lie on to the other.
 
     Raises:
         ConfigError: A file that cannot be used; names the row and column, or the feature.
@@ -64,9 +104,9 @@ def warp_points(source: Path, target: Path, transform: Transform) -> Moved:
         raise ConfigError(f"{target.name}: would replace the points it is made from; give another --out")
     text = _read(source)
     if kinds[0] is TABLES:
-        made, moved = warp_table(text, transform, name=source.name)
+        made, moved = warp_table(text, way, name=source.name)
     else:
-        made, moved = warp_geojson(text, transform, name=source.name)
+        made, moved = warp_geojson(text, way, name=source.name)
     with whole_file(target) as file:
         file.write(made.encode("utf-8", "surrogateescape"))
     return moved
@@ -89,12 +129,12 @@ def _read(path: Path) -> str:
 # Tables ----------------------------------------------------------------------------------------------------
 
 
-def warp_table(text: str, transform: Transform, *, name: str) -> tuple[str, Moved]:
+def warp_table(text: str, way: Way, *, name: str) -> tuple[str, Moved]:
     """A table with its two coordinates moved and the flag as last column.
 
     Args:
         text: With header; a byte order mark is kept.
-        transform: From the slide of the points to the other.
+        way: From the slide of the points to the other.
         name: Of the file, for errors.
 
     Raises:
@@ -102,6 +142,8 @@ def warp_table(text: str, transform: Transform, *, name: str) -> tuple[str, Move
     """
     mark = "\ufeff" if text.startswith("\ufeff") else ""
     records = list(_records(text.removeprefix(mark)))
+    if records[-1][0].count('"') % 2:
+        raise ConfigError(f"{name}: row {len(records)} opens a quote that no row closes; correct the row")
     first = next((index for index, (line, _) in enumerate(records) if line.strip()), 0)
     separator, header = _header(records[first][0], name)
     x, y = (_column(header, axis, name) for axis in "xy")
@@ -124,7 +166,7 @@ def warp_table(text: str, transform: Transform, *, name: str) -> tuple[str, Move
             for index, cells in rows
         ]
     )
-    places, beyond = _move(points, transform, name=name)
+    places, beyond = _move(points, way, name=name)
     for (index, cells), place, out in zip(rows, places, beyond, strict=True):
         cells[x], cells[y] = repr(float(place[0])), repr(float(place[1]))
         if flag is None:
@@ -219,9 +261,9 @@ def _shown(value: object) -> str:
 
 
 def _move(
-    points: Float[np.ndarray, "n 2"], transform: Transform, *, name: str
+    points: Float[np.ndarray, "n 2"], way: Way, *, name: str
 ) -> tuple[Float[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
-    places, inside = transform.trace(points)
+    places, inside = way.trace(points)
     if not np.isfinite(places).all():
         raise ConfigError(f"{name}: the transform sends its points nowhere; register the pair again")
     return places, ~inside
@@ -230,14 +272,14 @@ def _move(
 # GeoJSON ---------------------------------------------------------------------------------------------------
 
 
-def warp_geojson(text: str, transform: Transform, *, name: str) -> tuple[str, Moved]:
+def warp_geojson(text: str, way: Way, *, name: str) -> tuple[str, Moved]:
     """A FeatureCollection, a Feature or a list of Features with every position moved; `bbox` members are left out.
 
     Geometries of every kind, collections of them, and the nucleus that QuPath keeps beside a cell's outline.
 
     Args:
         text: JSON.
-        transform: From the slide of the points to the other.
+        way: From the slide of the points to the other.
         name: Of the file, for errors.
 
     Raises:
@@ -247,7 +289,7 @@ def warp_geojson(text: str, transform: Transform, *, name: str) -> tuple[str, Mo
     try:
         document = json.loads(text.removeprefix(mark))
         features = _features(document, name)
-        moved = _Geometries(transform, name)
+        moved = _Geometries(way, name)
         for number, feature in enumerate(features, start=1):
             moved.gather(feature, number)
         counts = moved.move()
@@ -275,8 +317,8 @@ def _features(document: Any, name: str) -> list[dict[str, Any]]:
 class _Geometries:
     """Positions of all features gathered, moved together, and put back where they stood."""
 
-    def __init__(self, transform: Transform, name: str) -> None:
-        self._transform = transform
+    def __init__(self, way: Way, name: str) -> None:
+        self._way = way
         self._name = name
         self._slots: list[list[Any]] = []
         self._owners: list[dict[str, Any]] = []
@@ -297,7 +339,7 @@ class _Geometries:
         """Send all positions through the transform and flag the features of those beyond the field."""
         if not self._points:
             raise ConfigError(f"{self._name}: its features hold no positions")
-        places, beyond = _move(np.array(self._points), self._transform, name=self._name)
+        places, beyond = _move(np.array(self._points), self._way, name=self._name)
         for slot, place in zip(self._slots, places.tolist(), strict=True):
             slot[:2] = place
         for index in np.flatnonzero(beyond):

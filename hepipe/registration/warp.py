@@ -70,10 +70,11 @@ def read_warped(
         on_slide = source.holds(at, corner) & covered
         if not on_slide.any():
             continue
-        if source.is_too_large(at, corner, on_slide) and (right - left > 1 or bottom - top > 1):
+        reach = source.reach(at, corner, on_slide)
+        if _is_too_large(reach) and (right - left > 1 or bottom - top > 1):
             waiting += _halves(*block)
             continue
-        picture[top:bottom, left:right] = source.look(at, corner, on_slide)
+        picture[top:bottom, left:right] = source.look(at, corner, on_slide, reach)
         valid[top:bottom, left:right] = on_slide
     return picture, valid
 
@@ -169,16 +170,15 @@ class _Source:
                 inside &= (at[axis] >= np.float32(low)) & (at[axis] <= np.float32(high))
         return inside
 
-    def is_too_large(self, at: np.ndarray, corner: np.ndarray, wanted: np.ndarray) -> bool:
-        """Whether the rectangle behind the wanted positions is more than one read may hold."""
-        x0, y0, x1, y1 = self._reach(at, corner, wanted)
-        return (x1 - x0) * (y1 - y0) > MAX_SOURCE_PX or max(x1 - x0, y1 - y0) > MAX_SOURCE_SIDE_PX
-
     def look(
-        self, at: Float32[np.ndarray, "2 h w"], corner: Float[np.ndarray, " 2"], wanted: Bool[np.ndarray, "h w"]
+        self,
+        at: Float32[np.ndarray, "2 h w"],
+        corner: Float[np.ndarray, " 2"],
+        wanted: Bool[np.ndarray, "h w"],
+        reach: tuple[int, int, int, int],
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """The slide at the wanted positions, bilinear; white elsewhere."""
-        x0, y0, x1, y1 = self._reach(at, corner, wanted)
+        """The slide at the wanted positions, bilinear, from the source px that they reach; white elsewhere."""
+        x0, y0, x1, y1 = reach
         step = self.shrink
         pixels = self.slide.read(
             Box(float(x0 * step), float(y0 * step), float((x1 - x0) * step), float((y1 - y0) * step)),
@@ -201,7 +201,7 @@ class _Source:
             seen[beside] = 255
         return seen
 
-    def _reach(self, at: np.ndarray, corner: np.ndarray, wanted: np.ndarray) -> tuple[int, int, int, int]:
+    def reach(self, at: np.ndarray, corner: np.ndarray, wanted: np.ndarray) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of the source px that the wanted positions touch."""
         low, high = [], []
         for axis, count in enumerate(self.size):
@@ -211,6 +211,12 @@ class _Source:
             low.append(first)
             high.append(min(max(math.floor(largest / self.shrink - 0.5 + 1e-3) + 2, first + 1), count))
         return low[0], low[1], high[0], high[1]
+
+
+def _is_too_large(reach: tuple[int, int, int, int]) -> bool:
+    """Whether a source rectangle is more than one read may hold."""
+    width, height = reach[2] - reach[0], reach[3] - reach[1]
+    return width * height > MAX_SOURCE_PX or max(width, height) > MAX_SOURCE_SIDE_PX
 
 
 def _halves(left: int, top: int, right: int, bottom: int) -> list[tuple[int, int, int, int]]:

@@ -47,7 +47,9 @@ ROTATED = [[1.1, 0.6, -40.0], [-0.6, 1.1, 70.0], [0.0, 0.0, 1.0]]
 MIRRORED = [[-1.2, 0.1, 230.0], [0.05, 1.25, -10.0], [0.0, 0.0, 1.0]]
 
 
-@pytest.mark.parametrize("affine", [np.diag([1.25, 1.25, 1.0]), ROTATED, MIRRORED], ids=["plain", "rotated", "mirrored"])
+@pytest.mark.parametrize(
+    "affine", [np.diag([1.25, 1.25, 1.0]), ROTATED, MIRRORED], ids=["plain", "rotated", "mirrored"]
+)
 @pytest.mark.parametrize(("step", "shrink"), [(1, 1), (3, 4), (7, 9)])
 @pytest.mark.parametrize("block", [1024, 17])
 def test_a_warped_box_is_the_dense_reference_up_to_rounding(monkeypatch, affine, step, shrink, block):
