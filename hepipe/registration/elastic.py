@@ -61,7 +61,7 @@ def refine_elastic(
         base = positions(_scaled(start, factor), shape=shape)
         begun = np.stack([cv2.resize(plane * factor, shape[::-1], interpolation=cv2.INTER_LINEAR) for plane in field])
         grown = _climb(
-            Comparison(small_fixed, small_moving, sigma=SIGMA_PX),
+            Comparison(small_fixed, small_moving, sigma=SIGMA_PX, everywhere=True),
             _SelfSimilarity(small_fixed[0], small_moving[0]),
             base=base,
             begun=begun,

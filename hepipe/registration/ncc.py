@@ -74,31 +74,36 @@ class Comparison:
     Attributes:
         fixed: Feature channels of the H&E picture; the last is its soft tissue mask.
         moving: The same of the IHC picture.
+        everywhere: Whether glass counts as much as tissue: holes and vessels have their inner rim there.
     """
 
     def __init__(
-        self, fixed: Float32[np.ndarray, "c h w"], moving: Float32[np.ndarray, "c mh mw"], *, sigma: float
+        self,
+        fixed: Float32[np.ndarray, "c h w"],
+        moving: Float32[np.ndarray, "c mh mw"],
+        *,
+        sigma: float,
+        everywhere: bool = False,
     ) -> None:
         self.fixed = fixed
         self.moving = moving
+        self.everywhere = everywhere
         self.windows = [FixedWindows(channel, sigma=sigma) for channel in fixed]
         self.slopes = [slopes(channel) for channel in moving]
 
     def score(self, at: Float32[np.ndarray, "2 h w"]) -> float:
         """Mean local correlation over the tissue of either slide; what the other slide does not show counts 0."""
-        seen, weight = self._seen(at)
+        seen, weight, total_weight = self._seen(at)
         total = sum(
             float((window.correlation(view) * weight).sum(dtype=np.float64))
             for window, view in zip(self.windows, seen, strict=True)
         )
-        tissue = float(np.maximum(self.fixed[-1], seen[-1]).sum(dtype=np.float64))
-        return total / max(tissue * len(self.windows), 1.0)
+        return total / max(total_weight * len(self.windows), 1.0)
 
     def ascend(self, at: Float32[np.ndarray, "2 h w"]) -> tuple[float, Float32[np.ndarray, "2 h w"]]:
         """The score and its gradient by the place of each px; the weight's own change is left out."""
-        seen, weight = self._seen(at)
-        weight = weight / max(float(np.maximum(self.fixed[-1], seen[-1]).sum(dtype=np.float64)) * len(seen), 1.0)
-        weight = weight.astype(np.float32)
+        seen, weight, total_weight = self._seen(at)
+        weight = (weight / max(total_weight * len(seen), 1.0)).astype(np.float32)
         gradient = np.zeros_like(at)
         total = 0.0
         for window, view, slope in zip(self.windows, seen, self.slopes, strict=True):
@@ -107,11 +112,12 @@ class Comparison:
             gradient += by_view * np.stack([look(plane, at) for plane in slope])
         return total, gradient
 
-    def _seen(self, at: Float32[np.ndarray, "2 h w"]) -> tuple[list[np.ndarray], Float32[np.ndarray, "h w"]]:
+    def _seen(self, at: Float32[np.ndarray, "2 h w"]) -> tuple[list[np.ndarray], Float32[np.ndarray, "h w"], float]:
+        """The moving channels from there, the weight of each px, and the sum of weights if the picture had no edge."""
         seen = [look(channel, at) for channel in self.moving]
-        valid = lies_on(at, self.moving.shape[1:])
-        weight = np.maximum(self.fixed[-1], seen[-1]) * valid
-        return seen, weight.astype(np.float32)
+        valid = lies_on(at, (self.moving.shape[1], self.moving.shape[2]))
+        weight = np.ones_like(seen[-1]) if self.everywhere else np.maximum(self.fixed[-1], seen[-1])
+        return seen, (weight * valid).astype(np.float32), float(weight.sum(dtype=np.float64))
 
 
 class Adam:
