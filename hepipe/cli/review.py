@@ -30,6 +30,18 @@ Registered = Annotated[Path | None, typer.Option(exists=True, help="The registra
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(landmarks_app, name="landmarks")
+    app.command()(review)
+
+
+def review(
+    folder: Annotated[Path, typer.Option(exists=True, help="A data set's folder in the results.")],
+    cases: Annotated[str, typer.Option(help="Ids of its pairs, with commas between.")],
+    page: OutPath,
+) -> None:
+    """Write the page of a data set's pairs: those in review and the failed ones first, with what to do about each."""
+    from hepipe.report.review_page import write_review
+
+    typer.echo(write_review(folder, [case for case in cases.split(",") if case], page=page), err=True)
 
 
 @landmarks_app.command("page")

@@ -72,12 +72,15 @@ def draw_edges(fixed: UInt8[np.ndarray, "h w 3"], warped: UInt8[np.ndarray, "h w
     return drawn
 
 
-def draw_deformation(fixed: UInt8[np.ndarray, "h w 3"], small: Transform) -> UInt8[np.ndarray, "sh w 3"]:
+def draw_deformation(
+    fixed: UInt8[np.ndarray, "h w 3"], small: Transform, *, unit: str = "µm"
+) -> UInt8[np.ndarray, "sh w 3"]:
     """A grid as the transform bends it beyond an affine, enlarged to be seen, over the local change of area in colour.
 
     Args:
         fixed: The H&E overview.
         small: `ihc_from_he` between the overviews.
+        unit: What lengths are named by; px where the pixel sizes are unknown.
     """
     height, width = fixed.shape[:2]
     tissue = threshold_tissue(fixed, smooth_px=2.0)
@@ -100,7 +103,7 @@ def draw_deformation(fixed: UInt8[np.ndarray, "h w 3"], small: Transform) -> UIn
             bent = points + factor * _at(bend, points)
             cv2.polylines(drawn, [_fixed_point(bent)], False, INK, 1, cv2.LINE_AA, shift=4)
     largest_um = largest * small.fixed_mpp
-    text = f"grid: bending × {factor:g}, 99 % of the tissue below {_number(largest_um)} µm"
+    text = f"grid: bending × {factor:g}, 99 % of the tissue below {_number(largest_um)} {unit}"
     return _with_strip(drawn, lambda draw, at: _bar_of_change(draw, at, limit, text))
 
 
@@ -111,6 +114,7 @@ def draw_residuals(
     mpp: float,
     trust: UInt8[np.ndarray, "th tw"] | None = None,
     grid_um: float = 1.0,
+    unit: str = "µm",
 ) -> UInt8[np.ndarray, "sh w 3"]:
     """What the windows of the refinement still see, as arrows; where nothing supports the field lies a grey veil.
 
@@ -120,6 +124,7 @@ def draw_residuals(
         mpp: µm per px of the overview.
         trust: 1 where windows support the field, on its grid.
         grid_um: Spacing of that grid.
+        unit: What lengths are named by.
     """
     drawn = _paled(fixed, 0.6)
     if trust is not None:
@@ -138,10 +143,10 @@ def draw_residuals(
             _arrow(drawn, place, place + move * px_per_um)
     median, p90 = (float(np.percentile(lengths, q)) for q in (50, 90))
     text = (
-        f"median {_number(median)} µm, 90th percentile {_number(p90)} µm; {int((seen & kept).sum())} of {len(at)} "
+        f"median {_number(median)}, 90th percentile {_number(p90)} {unit}; {int((seen & kept).sum())} of {len(at)} "
         f"windows kept, {int((seen & ~kept).sum())} contradicted (red)"
     )
-    return _with_strip(drawn, lambda draw, y: _arrow_key(draw, y, 0.9 * cell, f"{unit_um:g} µm", text))
+    return _with_strip(drawn, lambda draw, y: _arrow_key(draw, y, 0.9 * cell, f"{unit_um:g} {unit}", text))
 
 
 # Fields ----------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def draw_case(
         still = identity(fixed_mpp=he.mpp, moving_mpp=ihc.mpp)
         shown["before"] = checkerboard(pictures.fixed, pictures.moving, pictures.small(still))
         if found is not None:
-            shown |= draw_registration(pictures, found, registered.evidence)
+            shown |= draw_registration(pictures, found, registered.evidence, unit=registered.summary.get("unit", "µm"))
             shown |= draw_details(he, ihc, found)
     numbered = stored_pieces(registered)
     if numbered is not None:
@@ -105,7 +105,7 @@ def draw_case(
 
 
 def draw_registration(
-    pictures: Pictures, ihc_from_he: Transform, evidence: Mapping[str, np.ndarray]
+    pictures: Pictures, ihc_from_he: Transform, evidence: Mapping[str, np.ndarray], *, unit: str = "µm"
 ) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
     """Overlays of a pair by name: after, warped, edges, deformation, and residuals where windows were measured."""
     small = pictures.small(ihc_from_he)
@@ -114,7 +114,7 @@ def draw_registration(
         "after": checker(pictures.fixed, warped),
         "warped": warped,
         "edges": draw_edges(pictures.fixed, warped),
-        "deformation": draw_deformation(pictures.fixed, small),
+        "deformation": draw_deformation(pictures.fixed, small, unit=unit),
     }
     if "residuals" in evidence:
         shown["residuals"] = draw_residuals(
@@ -123,6 +123,7 @@ def draw_registration(
             mpp=pictures.mpp,
             trust=evidence.get("trust"),
             grid_um=ihc_from_he.grid_um,
+            unit=unit,
         )
     return shown
 

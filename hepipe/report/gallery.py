@@ -217,3 +217,10 @@ def _evenly(items: Sequence[Any], count: int) -> list[Any]:
     if len(items) <= count:
         return list(items)
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, count)]
+
+
+def review_link(dataset: DatasetView) -> Html:
+    """The way to the page of the pairs that need a person, where there is one."""
+    if not (dataset.folder / "review.html").is_file():
+        return Html("")
+    return tag("small", tag("a", "review and landmarks", href=f"{dataset.folder.name}/review.html"))

@@ -71,6 +71,7 @@ def landmark_page(
         "pairs": pairs,
         "grid": None if ihc_from_he is None else _grid(ihc_from_he, he),
         "he_from_ihc": [1, 0, 0, 1] if ihc_from_he is None else _turn(ihc_from_he),
+        "unit": "px" if "unknown" in (he.mpp_from, ihc.mpp_from) else "µm",
         "window_um": WINDOW_PX["he"] * WINDOW_MPP * 1.5 if sharp else max(he.size_px0) * he.mpp / 6,
     }
     for quality in QUALITIES:

@@ -11,7 +11,7 @@ from hepipe.config import Split
 from hepipe.errors import StoreError
 from hepipe.metrics.catalog import METRICS
 from hepipe.report.figures import line_chart, scatter
-from hepipe.report.gallery import choosing_metric, contact_sheet, dab_masks, gallery
+from hepipe.report.gallery import choosing_metric, contact_sheet, dab_masks, gallery, review_link
 from hepipe.report.gather import (
     CaseView,
     DatasetView,
@@ -337,7 +337,7 @@ def cases(found: Gathered) -> Html:
     """Status of every case, then pictures of some."""
     parts: list[Content] = []
     for dataset in found.datasets:
-        parts.append(tag("h3", dataset.name))
+        parts.append(tag("h3", dataset.name, review_link(dataset)))
         rows: list[list[Content]] = [
             [
                 case.case_id,

@@ -157,6 +157,18 @@ def dataset_tables(wildcards):
     ]
 
 
+def of_cases(pattern):
+    """A function that gives one file of each pair of a data set."""
+
+    def files(wildcards):
+        folder = f"results/{wildcards.dataset}"
+        return [
+            f"{folder}/{pattern.format(case=case)}" for case in ROWS[wildcards.dataset]
+        ]
+
+    return files
+
+
 def case_list(wildcards):
     """The ids of a data set's parts, with commas between."""
     return ",".join(parts_of(wildcards.dataset))
@@ -231,13 +243,9 @@ def all_indices(wildcards):
     return [f"results/{dataset}/index.parquet" for dataset in CONFIG.datasets]
 
 
-def all_pictures(wildcards):
-    """The pictures of every case that has slides."""
-    return [
-        f"results/{dataset}/pictures/{case}"
-        for dataset, rows in ROWS.items()
-        for case in rows
-    ]
+def all_reviews(wildcards):
+    """The review page of every data set that has slides; it stands on the pictures of all cases."""
+    return [f"results/{dataset}/review.html" for dataset, rows in ROWS.items() if rows]
 
 
 def report_spec(wildcards):

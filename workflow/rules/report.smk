@@ -29,7 +29,7 @@ rule report:
     input:
         indices=all_indices,
         scores=all_scores,
-        pictures=all_pictures,
+        reviews=all_reviews,
     output:
         page="results/report.html",
         status="results/status.tsv",

@@ -140,7 +140,7 @@ class View {
     const power = 10 ** Math.floor(Math.log10(wanted));
     const length = [5, 2, 1].map((k) => k * power).find((value) => value <= wanted);
     const px = length * this.pxPerUm;
-    const text = length >= 1000 ? `${length / 1000} mm` : `${length} µm`;
+    const text = length >= 1000 && data.unit === "µm" ? `${length / 1000} mm` : `${length} ${data.unit}`;
     context.fillStyle = "rgb(255 255 255 / .8)";
     context.fillRect(w - px - 26, h - 34, px + 18, 28);
     context.fillStyle = "#222";
@@ -317,7 +317,7 @@ function list(held) {
   const known = held.map(({ off }) => off).filter((value) => value !== null);
   const fits = done < 3 ? `${3 - done} more for a rotation and shift` : done < 6 ? `${6 - done} more for an affine`
     : done < 15 ? `${15 - done} more for a curved transform` : "enough for a curved transform";
-  const middle = known.length ? ` Median off ${Math.round(median(known))} µm.` : "";
+  const middle = known.length ? ` Median off ${Math.round(median(known))} ${data.unit}.` : "";
   element("summary").textContent = `${done} pairs${saved ? "" : ", not saved"}; ${fits}.${middle}`;
   const rows = pairs.map((pair, i) => {
     const row = document.createElement("tr");
@@ -445,8 +445,9 @@ function start() {
     views[name] = new View(name);
     listen(views[name]);
     const { size, mpp } = data[name];
-    element(`about-${name}`).textContent = `${size[0]} × ${size[1]} px at ${Number(mpp.toPrecision(3))} µm`;
+    element(`about-${name}`).textContent = `${size[0]} × ${size[1]} px` + (data.unit === "µm" ? ` at ${Number(mpp.toPrecision(3))} µm` : "");
   }
+  element("off").textContent = `off, ${data.unit}`;
   const actions = { next: suggest, accept, undo, fit: KEYS.f, save, "help-button": KEYS["?"] };
   for (const [id, action] of Object.entries(actions)) element(id).onclick = () => { action(); element(id).blur(); };
   for (const name of ["he", "ihc"])
