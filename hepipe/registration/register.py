@@ -1,7 +1,8 @@
-"""The registration of one case: a chain of steps, each kept only when it helps, and a verdict."""
+"""The registration of one case: its pieces, a chain of steps, each kept only when it helps, evidence and a verdict."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,17 +15,23 @@ from hepipe.errors import RegistrationError
 from hepipe.geometry import Transform, identity
 from hepipe.registration.affine import refine_affine
 from hepipe.registration.elastic import refine_elastic
-from hepipe.registration.landmarks import Landmarks, fit_landmarks
+from hepipe.registration.landmarks import Landmarks, check_landmarks, fit_landmarks
 from hepipe.registration.overview import Pictures, read_pictures
-from hepipe.registration.score import Judge, Likeness, landmark_error
+from hepipe.registration.pieces import Pieces, mask_out, match_pieces, relabel
+from hepipe.registration.scale import scale_doubt, scale_suspicion
+from hepipe.registration.score import Judge, Likeness, landmark_error, residual_summary
 from hepipe.registration.search import choose_start
-from hepipe.registration.transform import compose, fold_frac, implausible, invert, scales
-from hepipe.registration.verdict import Evidence, judge_case
-from hepipe.registration_spec import RegistrationSpec, Section
+from hepipe.registration.transform import compose, implausible, invert, scales
+from hepipe.registration.verdict import Evidence, judge_case, notes
+from hepipe.registration_spec import RegistrationSpec, Section, Step
 from hepipe.slides.reader import Slide
 from hepipe.status import CaseStatus
 
-DEFORMABLE = frozenset({"elastic", "deeperhistreg", "simpleitk"})
+DEFORMABLE = frozenset({"elastic", "refine", "deeperhistreg", "simpleitk"})
+SLACK = {"refine": 0.02}
+"""How much a step may lower the similarity of the overviews: what a refinement mends, they hardly show."""
+MISSING_FRAC = 0.25
+"""A larger share of the H&E tissue without a partner is for a person to look at."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,40 @@ class Registration:
     evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Case:
+    """What every step may look at."""
+
+    case_id: str
+    he: Slide
+    ihc: Slide
+    section: Section
+    spec: RegistrationSpec
+    pictures: Pictures
+    judge: Judge
+    landmarks: Landmarks | None
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """What a step proposes: a transform between the slides, or None with the reason in the note."""
+
+    transform: Transform | None
+    note: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """A finished chain: where it ended, and what stood before the deformable steps."""
+
+    found: Transform
+    stiff: Transform
+    steps: list[dict[str, Any]]
+    evidence: Mapping[str, np.ndarray]
+
+
 def register(
     he: Slide,
     ihc: Slide,
@@ -47,6 +88,7 @@ def register(
     case_id: str,
     section: Section = "restained",
     landmarks: Landmarks | None = None,
+    pieces: str = "",
     accepted: Literal["yes", "no"] | None = None,
 ) -> Registration:
     """Bring the IHC slide onto the H&E slide.
@@ -58,122 +100,246 @@ def register(
         case_id: For errors.
         section: The same section stained again, or the next: what is fitted and which limits hold.
         landmarks: Measure the error with these; the step `landmarks` also uses them.
+        pieces: A person's word on pieces of tissue, as in the sheet's column.
         accepted: A person's verdict: `yes` turns a review into ok, `no` fails the case.
 
     Raises:
-        RegistrationError: A slide without tissue, or a chain that needs landmarks where there are none.
+        RegistrationError: A slide without tissue, unusable landmarks or pieces, or a chain that needs landmarks where
+            there are none.
         ConfigError: A step needs a package that is not installed.
     """
     cv2.setNumThreads(spec.threads)
-    pictures = read_pictures(he, ihc, max_px=spec.overview_px)
+    if landmarks is not None:
+        check_landmarks(case_id, landmarks, he=he, ihc=ihc)
+    whole = read_pictures(he, ihc, max_px=spec.overview_px)
+    matched = match_pieces(whole, pieces, case_id=case_id)
+    pictures = mask_out(whole, matched)
     judge = Judge(pictures)
     for slide, shows in zip((he, ihc), judge.has_tissue, strict=True):
         if not shows:
             raise RegistrationError(case_id, f"no tissue found on {slide.slide_id}; look at the slide")
-    found = identity(fixed_mpp=he.mpp, moving_mpp=ihc.mpp)
-    before = likeness = stiff = judge.score(found)
-    chain: list[dict[str, Any]] = []
-    for step in spec.chain:
-        tried = _take(step, found, pictures, judge, spec, case_id=case_id, landmarks=landmarks, he=he)
-        score = judge.score(tried)
-        note = _objection(step, tried, likeness, score)
-        chain.append(
+    case = _Case(case_id, he, ihc, section, spec, pictures, judge, landmarks)
+    before = identity(fixed_mpp=he.mpp, moving_mpp=ihc.mpp)
+    chain = _run(case, before)
+    labelled = relabel(matched, whole, chain.found)
+    status, known = _verdict(case, chain, labelled, accepted=accepted)
+    inverse = invert(chain.found, a_size_px0=he.size_px0, b_size_px0=ihc.size_px0)
+    summary = {
+        "section": section,
+        "unit": "px" if pictures.free_scale else "µm",
+        "mpp": pictures.mpp,
+        "chain": chain.steps,
+        **_before_and_after(judge, before, chain.found),
+        **known,
+        "inverse_residual_um": [None if math.isnan(value) else value for value in inverse.residual_um],
+        "landmarks": _landmark_report(case, chain.found),
+        "pieces": labelled.records(),
+    }
+    evidence = {**chain.evidence, "pieces_he": labelled.he, "pieces_ihc": labelled.ihc}
+    if status.failed:
+        return Registration(None, None, status, summary, proposed=chain.found, evidence=evidence)
+    return Registration(chain.found, inverse.transform, status, summary, evidence=evidence)
+
+
+def _run(case: _Case, before: Transform) -> _Chain:
+    """All steps of the chain, each from what the steps before it left."""
+    found = stiff = before
+    likeness = case.judge.score(found)
+    steps: list[dict[str, Any]] = []
+    evidence: dict[str, np.ndarray] = {}
+    for step in case.spec.chain:
+        tried = _take(step, found, case)
+        score = likeness if tried.transform is None else case.judge.score(tried.transform)
+        problem = "" if tried.transform is None else _objection(step, tried.transform, likeness, score)
+        kept = tried.transform is not None and not problem
+        steps.append(
             {
                 "step": step,
                 "score_before": likeness.similarity,
                 "score_after": score.similarity,
-                "kept": not note,
-                "note": note,
+                "kept": kept,
+                "note": "; ".join(part for part in (problem, tried.note) if part),
+                **tried.facts,
             }
         )
-        if not note:
-            found, likeness = tried, score
+        if kept and tried.transform is not None:
+            found, likeness = tried.transform, score
+            evidence |= tried.evidence
             if step not in DEFORMABLE:
-                stiff = score
-    inverse = invert(found, a_size_px0=he.size_px0, b_size_px0=ihc.size_px0)
-    summary = {
-        "chain": chain,
-        "mpp": pictures.mpp,
-        "similarity_before": before.similarity,
-        "similarity": likeness.similarity,
-        "tissue_dice_before": before.tissue_dice,
-        "tissue_dice": likeness.tissue_dice,
-        "fold_frac": fold_frac(found),
-        "inverse_residual_um": [None if math.isnan(value) else value for value in inverse.residual_um],
-        **_pose(found),
-        "landmarks": None
-        if landmarks is None
-        else landmark_error(found, landmarks.he_px0, landmarks.ihc_px0, ihc_size_px0=ihc.size_px0),
-    }
-    evidence = Evidence(likeness, stiff=stiff.similarity)
-    status = judge_case(evidence, getattr(spec.gate, section), accepted=accepted)
-    if status.failed:
-        return Registration(None, None, status, summary, proposed=found)
-    return Registration(found, inverse.transform, status, summary)
+                stiff = found
+    return _Chain(found, stiff, steps, evidence)
 
 
-def _take(
-    step: str,
-    start: Transform,
-    pictures: Pictures,
-    judge: Judge,
-    spec: RegistrationSpec,
-    *,
-    case_id: str,
-    landmarks: Landmarks | None,
-    he: Slide,
-) -> Transform:
-    """The transform between the slides that one step of the chain proposes."""
+def _take(step: Step, start: Transform, case: _Case) -> _Proposal:
+    """What one step of the chain proposes."""
+    spec, pictures, judge = case.spec, case.pictures, case.judge
     if step == "identity":
-        return start
+        return _Proposal(start)
     if step == "search":
-        return choose_start(pictures, judge, spec.search).transform
+        choice = choose_start(pictures, judge, spec.search)
+        runner_up = None if math.isinf(choice.runner_up) else choice.runner_up
+        return _Proposal(choice.transform, facts={"rank": choice.score, "runner_up": runner_up})
     if step == "landmarks":
-        if landmarks is None:
-            raise RegistrationError(case_id, "the chain has the step landmarks, but its row names no landmarks file")
-        return fit_landmarks(
-            landmarks,
-            he_size_px0=he.size_px0,
-            he_mpp=start.fixed_mpp,
-            ihc_mpp=start.moving_mpp,
-            grid_um=4 * pictures.mpp,
-        )
+        return _Proposal(_from_landmarks(case, start))
+    if step == "refine":
+        return _refined(case, start)
+    if step == "deeperhistreg":
+        from hepipe.registration.dhr import register_deeperhistreg
+
+        made = register_deeperhistreg(case.he, case.ihc, start, spec, case_id=case.case_id, pictures=pictures)
+        return _Proposal(made.transform, made.note)
     small = pictures.small(start)
     if step == "affine":
-        update = refine_affine(judge.fixed, judge.moving, small.affine, free_scale=pictures.free_scale)
-        found = Transform(update, pictures.mpp, pictures.mpp)
-        if start.field_um is not None:
-            # An affine after a field moves the whole field along.
-            after = Transform(update @ np.linalg.inv(small.affine), pictures.mpp, pictures.mpp)
-            size = (pictures.fixed.shape[1], pictures.fixed.shape[0])
-            found = compose(after, small, a_size_px0=size)
-        return pictures.large(found)
+        return _Proposal(pictures.large(_affine(case, small)))
     if step == "elastic":
-        return pictures.large(refine_elastic(judge.fixed, judge.moving, small, smoothness=spec.elastic.smoothness))
-    if step == "simpleitk":
-        from hepipe.registration.sitk import refine_simpleitk
-
-        return pictures.large(
-            refine_simpleitk(
-                judge.fixed, judge.moving, small, threads=spec.threads, iterations=spec.simpleitk.iterations
-            )
+        return _Proposal(
+            pictures.large(refine_elastic(judge.fixed, judge.moving, small, smoothness=spec.elastic.smoothness))
         )
-    if step == "deeperhistreg":
-        from hepipe.registration.dhr import refine_deeperhistreg
+    from hepipe.registration.sitk import refine_simpleitk
 
-        return pictures.large(refine_deeperhistreg(pictures, small, spec, case_id=case_id))
-    raise ValueError(f"no step {step!r}")
+    own = spec.simpleitk
+    bent = refine_simpleitk(
+        judge.fixed,
+        judge.moving,
+        small,
+        threads=spec.threads,
+        iterations=own.iterations,
+        deformable=own.deformable,
+    )
+    return _Proposal(pictures.large(bent))
 
 
-def _objection(step: str, tried: Transform, before: Likeness, after: Likeness) -> str:
+def _affine(case: _Case, small: Transform) -> Transform:
+    pictures, judge = case.pictures, case.judge
+    update = refine_affine(judge.fixed, judge.moving, small.affine, free_scale=pictures.free_scale)
+    if small.field_um is None:
+        return Transform(update, pictures.mpp, pictures.mpp)
+    # An affine after a field moves the whole field along.
+    after = Transform(update @ np.linalg.inv(small.affine), pictures.mpp, pictures.mpp)
+    return compose(after, small, a_size_px0=(pictures.fixed.shape[1], pictures.fixed.shape[0]))
+
+
+def _from_landmarks(case: _Case, start: Transform) -> Transform:
+    if case.landmarks is None:
+        raise RegistrationError(case.case_id, "the chain has the step landmarks, but its row names no landmarks file")
+    return fit_landmarks(
+        case.landmarks,
+        he_size_px0=case.he.size_px0,
+        he_mpp=start.fixed_mpp,
+        ihc_mpp=start.moving_mpp,
+        grid_um=4 * case.pictures.mpp,
+        spec=case.spec.landmarks,
+        case_id=case.case_id,
+    )
+
+
+def _refined(case: _Case, start: Transform) -> _Proposal:
+    from hepipe.registration.refine import refine_windows
+
+    made = refine_windows(
+        case.he,
+        case.ihc,
+        start,
+        case.spec.refine,
+        section=case.section,
+        tissue=case.judge.fixed[-1] > 0.5,
+        tissue_mpp=case.pictures.mpp,
+        workers=case.spec.threads,
+    )
+    skipped = made.summary.get("skipped", "")
+    if not made.summary["levels"]:
+        return _Proposal(None, f"skipped: {skipped}", {"refine": made.summary})
+    evidence = {"residuals": made.residuals}
+    if made.trust is not None:
+        evidence["trust"] = made.trust
+    note = f"stopped early: {skipped}" if skipped else ""
+    return _Proposal(made.transform, note, {"refine": made.summary}, evidence)
+
+
+def _objection(step: Step, tried: Transform, before: Likeness, after: Likeness) -> str:
     """Why a step's result is dropped; empty when it is kept."""
     problem = implausible(tried)
     if problem:
         return f"dropped: {problem}"
     # Landmarks are a person's word; a picture's likeness does not overrule it.
-    if step != "landmarks" and after.similarity < before.similarity:
+    if step != "landmarks" and after.similarity < before.similarity - SLACK.get(step, 0.0):
         return f"dropped: similarity fell from {before.similarity:.3f} to {after.similarity:.3f}"
     return ""
+
+
+def _verdict(
+    case: _Case, chain: _Chain, pieces: Pieces, *, accepted: Literal["yes", "no"] | None
+) -> tuple[CaseStatus, dict[str, Any]]:
+    """The verdict, and the evidence for it as the summary holds it."""
+    judge, pictures, gate = case.judge, case.pictures, getattr(case.spec.gate, case.section)
+    folds, pose = judge.folds(chain.found), _pose(chain.found)
+    residuals = residual_summary(chain.evidence.get("residuals"))
+    error = _landmark_report(case, chain.found)
+    evidence = Evidence(
+        likeness=judge.score(chain.found),
+        stiff=judge.score(chain.stiff).similarity,
+        lead=judge.lead(chain.found),
+        stiff_lead=judge.lead(chain.stiff),
+        px_um=max(case.he.mpp, case.ihc.mpp),
+        scale_doubt=scale_doubt(
+            pose["scale"],
+            gate,
+            he_mpp=pictures.fixed_mpp,
+            ihc_mpp=pictures.moving_mpp,
+            are_known=not pictures.free_scale,
+        ),
+        fold_frac=folds["fold_frac"],
+        # Limits in µm say nothing where a px has no known size.
+        tre_um=None if error is None or pictures.free_scale else error["tre_um"],
+        residuals=None if pictures.free_scale else residuals,
+        missing=_missing(pieces),
+    )
+    status = judge_case(evidence, gate, accepted=accepted)
+    if status.failed and accepted != "no":
+        # The size that strangers are brought to says nothing; that they fit better at another size would.
+        suspicion = scale_suspicion(pictures, judge, chain.found, case.spec.search, gate)
+        evidence = dataclasses.replace(evidence, scale_doubt="" if suspicion is None else suspicion.text)
+        status = judge_case(evidence, gate, accepted=accepted)
+    known = {
+        "stiff": evidence.stiff,
+        "lead": None if math.isnan(evidence.lead) else evidence.lead,
+        "stiff_lead": None if math.isnan(evidence.stiff_lead) else evidence.stiff_lead,
+        **folds,
+        **pose,
+        "residuals": residuals,
+        "notes": notes(mirrored=pose["mirrored"]),
+    }
+    return status, known
+
+
+def _before_and_after(judge: Judge, before: Transform, after: Transform) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for transform, suffix in ((before, "_before"), (after, "")):
+        likeness = judge.score(transform)
+        values = {"similarity": likeness.similarity, "tissue_dice": likeness.tissue_dice, **judge.shared(transform)}
+        made |= {f"{name}{suffix}": value for name, value in values.items()}
+    return made
+
+
+def _landmark_report(case: _Case, found: Transform) -> dict[str, Any] | None:
+    """Error with landmarks, and what a person should know of them; None without."""
+    landmarks = case.landmarks
+    if landmarks is None:
+        return None
+    # Held against a registration only where that did not follow them.
+    against = None if "landmarks" in case.spec.chain else found
+    known = check_landmarks(case.case_id, landmarks, he=case.he, ihc=case.ihc, ihc_from_he=against)
+    error = landmark_error(found, landmarks.he_px0, landmarks.ihc_px0, ihc_size_px0=case.ihc.size_px0)
+    return {**error, "notes": known}
+
+
+def _missing(pieces: Pieces) -> str:
+    """Tissue of the H&E slide that the IHC slide lacks, in words; empty when it is little or a person said so."""
+    every = sum(piece.area_mm2 for piece in pieces.of("he"))
+    gone = [piece for piece in pieces.of("he") if piece.role == "missing" and piece.by == "found"]
+    if sum(piece.area_mm2 for piece in gone) <= MISSING_FRAC * every:
+        return ""
+    return f"the IHC slide lacks {', '.join(piece.name for piece in gone)} of the H&E slide's pieces"
 
 
 def _pose(transform: Transform) -> dict[str, Any]:
