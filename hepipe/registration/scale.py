@@ -9,7 +9,6 @@ from hepipe.geometry import Transform
 from hepipe.registration.overview import Pictures
 from hepipe.registration.score import Judge
 from hepipe.registration.search import choose_start
-from hepipe.registration.transform import scales
 from hepipe.registration_spec import GateSpec, SearchSpec
 
 MIN_GAIN = 0.03
@@ -68,8 +67,7 @@ def scale_suspicion(
     if pictures.free_scale:
         return None
     free = choose_start(dataclasses.replace(pictures, free_scale=True), judge, search)
-    smaller, larger = scales(free.transform)
-    scale = (smaller * larger) ** 0.5
+    scale = judge.size(free.transform)
     text = scale_doubt(scale, gate, he_mpp=pictures.fixed_mpp, ihc_mpp=pictures.moving_mpp)
     if not text or free.score < judge.rank(found) + MIN_GAIN:
         return None

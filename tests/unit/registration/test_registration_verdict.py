@@ -188,3 +188,14 @@ def test_residuals_are_those_of_the_finest_level_and_of_kept_windows():
     assert found["p50_um"] == pytest.approx(3.0)
     assert residual_summary(None) is None
     assert residual_summary(rows[3:])["p50_um"] is None
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_size_of_a_section_is_found_under_turn_shear_and_bend(section, mirrored):
+    judge = Judge(read_pictures(*as_slides(section, section), max_px=512))
+    field = np.zeros((2, 56, 56))
+    field[0] = 12 * np.sin(np.arange(56) / 4)[:, None]
+    matrix = turn(70.0, scale=1.5, mirrored=mirrored, shift=(4.0, 9.0))
+    assert judge.size(Transform(matrix, MPP, MPP, field, 16.0)) == pytest.approx(1.5, abs=0.02)
+    # The same matrix in px says twice the length when the IHC slide's px are twice as large.
+    assert judge.size(Transform(matrix, MPP, 2 * MPP)) == pytest.approx(3.0, abs=1e-6)
