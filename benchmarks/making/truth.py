@@ -48,15 +48,16 @@ class Waves:
 def draw_warp(
     rng: np.random.Generator, size_um: tuple[float, float], *, grid_um: float, peak_um: float
 ) -> Float[np.ndarray, "2 h w"]:
-    """A displacement in µm: waves of the slide's own length, some of 1 to 2 mm, and a little of 400 to 800 µm.
+    """A displacement in µm: waves of millimetres, some of 1 to 2 mm, and a little of 400 to 800 µm.
 
-    Its largest displacement is `peak_um`, or less where a derivative would exceed `MAX_STRAIN`.
+    The long ones span the slide, from 2.5 to 10 mm on a large one. The largest displacement is `peak_um`, or less where
+    a derivative would exceed `MAX_STRAIN`.
     """
     columns, rows = (int(np.ceil(side / grid_um)) for side in size_um)
     x, y = (np.arange(columns) + 0.5) * grid_um, (np.arange(rows) + 0.5) * grid_um
     long = max(max(size_um), 1500.0)
     parts = (
-        (long, 2 * long, 1.0, 10),
+        (long if long <= 4000 else 2500.0, 2 * min(long, 5000.0), 1.0, 10),
         (1000.0, 2000.0, 0.08, 10),
         (400.0, 800.0, 0.02, 10),
     )
