@@ -21,7 +21,8 @@ class Ran:
         status: Its exit status, negative for a signal.
         cpu_s: CPU seconds, its children's included.
         wall_s: Seconds by the clock; of a shared machine they say little.
-        peak_mb: Largest resident memory of one process of it.
+        peak_mb: Largest resident memory of one process of it; Linux counts what this process held when it began it,
+            about 200 MB, as a least value.
         last: The last line that it wrote.
     """
 

@@ -1,0 +1,102 @@
+"""The arithmetic behind the table of bars; nothing here is timed."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_on_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(Path(name).stem, BENCHMARKS / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_child_s_cpu_and_exit_are_its_own():
+    from bars.child import run
+
+    quiet = run([sys.executable, "-c", "print('first'); print('last')"])
+    assert (quiet.status, quiet.last) == (0, "last")
+    busy = run([sys.executable, "-c", "import sys; x = bytearray(500_000_000); sum(range(10**7)); sys.exit(3)"])
+    assert busy.status == 3
+    assert busy.cpu_s > quiet.cpu_s
+    assert busy.peak_mb > 480
+    # A smaller child after a larger one has its own peak.
+    assert run([sys.executable, "-c", "pass"]).peak_mb < busy.peak_mb - 100
+
+
+def test_errors_are_measured_on_tissue_in_micrometres_of_the_ihc(tmp_path):
+    from bars.child import Ran
+    from bars.ours import Case, Found, errors_of
+
+    from hepipe.geometry import Transform, translation
+    from hepipe.stores.arrays import Registered
+    from hepipe.stores.provenance import Provenance
+
+    (tmp_path / "facts.json").write_text(
+        json.dumps(
+            {"kind": "restained", "seed": 1, "mpp": 0.5, "he_px": [400, 400], "ihc_px": [400, 400], "tissue_mm2": 1}
+        )
+    )
+    truth = zarr.open_group(tmp_path / "truth.zarr", mode="w")
+    tissue = np.zeros((20, 20), np.uint8)
+    tissue[:10] = 1
+    tissue[0] = 2
+    truth.attrs.update(tissue_mpp=10.0)
+    truth.create_array("tissue", data=tissue)
+    truth.create_group("ihc_from_he").attrs.update(
+        affine=translation(-50.0, 0.0).tolist(), fixed_mpp=0.5, moving_mpp=0.5, grid_um=10.0
+    )
+    case = Case.at(tmp_path)
+    # Of 20 columns, 20 px apart, the first two have their partner beside the IHC slide.
+    assert len(case.points()) == 10 * 18
+    found = Transform(translation(-47.0, 4.0), 0.5, 0.5, np.zeros((2, 20, 20)), 10.0)
+    trust = np.ones((20, 20), np.uint8)
+    trust[:5] = 0
+    registered = Registered(
+        Provenance(artefact="registered", subject="case"), found, None, {}, evidence={"trust": trust}
+    )
+    errors = errors_of(case, Found(registered, Ran(0, 1.0, 1.0, 1.0, "")))
+    assert errors.median == pytest.approx(2.5)
+    assert (errors.below, errors.folds) == (0.0, 0.0)
+    assert (errors.flagged, errors.trusted) == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+def test_points_go_through_deeperhistreg_s_padding_and_resampling():
+    through = load("rivals/deeperhistreg_run.py").through
+    padding = {"pad_1": [[3, 4], [10, 10]], "pad_2": [[0, 0], [2, 2]], "initial_resample_ratio": 2.0}
+    # On the resampled canvas all moves by (5, -1) px.
+    field = np.stack([np.full((30, 40), 5.0), np.full((30, 40), -1.0)])
+    points = np.array([[20.0, 20.0], [31.0, 7.5]])
+    moved = through(field, points, padding)
+    np.testing.assert_allclose(moved, points + np.array([2 - 10 + 10, 0 - 3 - 2]))
+
+
+def test_the_hash_is_of_the_settings_in_full():
+    from bars.table import config_hash
+
+    from hepipe.registration_spec import RegistrationSpec
+
+    default = config_hash(RegistrationSpec())
+    assert len(default) == 12
+    assert default == config_hash(RegistrationSpec.model_validate({"overview_px": RegistrationSpec().overview_px}))
+    assert default != config_hash(RegistrationSpec(overview_px=512))
+
+
+def test_a_similarity_between_scans_turns_and_shifts():
+    from bars.pairs import Scans
+
+    scans = Scans("s", Path("a"), Path("b"), 2.0, 90.0, (1.0, 2.0))
+    np.testing.assert_allclose(scans(np.array([[3.0, 0.0]])), [[1.0, 8.0]], atol=1e-12)
