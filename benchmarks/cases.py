@@ -153,6 +153,7 @@ def draw_transform(
         points,
         margin_px=MARGIN_UM / mpp,
         whole_px=BLOCK_PX if max(subject.size) > 8192 else 256,
+        least_px=max(subject.size) if max(subject.size) > SMALL_PX else 0,
     )
     aim = transform(points)
     still = np.linalg.norm(points - aim, axis=1) * mpp

@@ -84,15 +84,15 @@ def turn(degrees: float, scale_x: float, scale_y: float, shear: float) -> Float[
 
 
 def placed(
-    transform: Transform, tissue: Float[np.ndarray, "n 2"], *, margin_px: float, whole_px: int
+    transform: Transform, tissue: Float[np.ndarray, "n 2"], *, margin_px: float, whole_px: int, least_px: int
 ) -> tuple[Transform, tuple[int, int]]:
     """The transform moved so that the tissue's points have a margin on the other slide, and that slide's size.
 
-    The size is a multiple of `whole_px`; what that adds is shared by both sides.
+    The size is a multiple of `whole_px` and at least `least_px`; what that adds is shared by both sides.
     """
     moved = transform(tissue)
     low, high = moved.min(axis=0) - margin_px, moved.max(axis=0) + margin_px
-    size = np.ceil((high - low) / whole_px) * whole_px
+    size = np.ceil(np.maximum(high - low, least_px) / whole_px) * whole_px
     corner = low - (size - (high - low)) / 2
     affine = translation(-corner[0], -corner[1]) @ transform.affine
     return replace(transform, affine=affine), (int(size[0]), int(size[1]))
