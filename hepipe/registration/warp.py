@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from hepipe.errors import SlideError
-from hepipe.geometry import Box, Transform
+from hepipe.geometry import Box, Transform, apply_affine
 from hepipe.slides.reader import Slide
 
 BLOCK_PX = 1024
@@ -66,6 +66,8 @@ def read_warped(
     ]
     while waiting:
         left, top, right, bottom = block = waiting.pop()
+        if _misses(moving_from_fixed, columns[left:right], rows[top:bottom], moving.size_px0):
+            continue
         at, corner, covered = positions(moving_from_fixed, columns[left:right], rows[top:bottom])
         on_slide = source.holds(at, corner) & covered
         if not on_slide.any():
@@ -128,6 +130,23 @@ def positions(
             part += lines[axis, upper]
             part += by_row[axis, start:stop, None].astype(np.float32)
     return at, corner, np.logical_and.outer(inside_y, inside_x)
+
+
+def _misses(transform: Transform, columns: np.ndarray, rows: np.ndarray, size_px0: tuple[int, int]) -> bool:
+    """Whether a raster lies wholly beside the moving slide: told from its corners and the largest displacement."""
+    corners = np.array([(x, y) for x in (columns[0], columns[-1]) for y in (rows[0], rows[-1])])
+    moved = apply_affine(transform.affine, corners)
+    low = high = np.zeros(2)
+    if transform.field_um is not None:
+        scale = transform.fixed_mpp / transform.grid_um
+        spans = [
+            _neighbours(axis[[0, -1]] * scale, count)[0]
+            for axis, count in zip((rows, columns), transform.field_um.shape[1:], strict=True)
+        ]
+        nodes = transform.field_um[:, spans[0][0] : spans[0][1] + 2, spans[1][0] : spans[1][1] + 2]
+        low, high = nodes.min(axis=(1, 2)) / transform.moving_mpp, nodes.max(axis=(1, 2)) / transform.moving_mpp
+    first, last = moved.min(axis=0) + low - 1, moved.max(axis=0) + high + 1
+    return bool((last < 0).any() or (first > size_px0).any())
 
 
 def _neighbours(place: Float[np.ndarray, " n"], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

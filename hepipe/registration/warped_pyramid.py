@@ -97,7 +97,8 @@ def warp_slide(
         width, height = min(BLOCK_PX, size[0] - left), min(BLOCK_PX, size[1] - top)
         box = Box(left * step, top * step, width * step, height * step)
         pixels, valid = read_warped(moving, moving_from_fixed, box, mpp=mpp, size=(width, height))
-        return _reduce(pixels, place, levels=len(writer.sizes), form=form, shown_px=int(valid.sum()))
+        shown = int(np.count_nonzero(valid))
+        return _reduce(pixels, place, levels=len(writer.sizes), form=form, shown_px=shown)
 
     with (
         whole_file(path) as file,
@@ -119,7 +120,7 @@ def _reduce(
     pixels: UInt8[np.ndarray, "h w 3"], place: tuple[int, int], *, levels: int, form: PyramidForm, shown_px: int
 ) -> _Block:
     """A block's tiles in the levels that it fills, and what is left for the next."""
-    white = bool(pixels.min() == 255)
+    white = not shown_px or bool(pixels.min() == 255)
     height, width = pixels.shape[:2]
     mean: np.ndarray | None = None if white else pixels
     tiles: list[tuple[int, int, int, bytes | None]] = []
