@@ -14,7 +14,7 @@ from hepipe.slides.reader import Slide
 
 BLOCK_PX = 1024
 """Side of the blocks that a request is served in: bounds the coordinates held at once."""
-MAX_SOURCE_PX = 12_000_000
+MAX_SOURCE_PX = 6_000_000
 """Most source px read for one block; a block that needs more (strong local stretching) is split."""
 MAX_SOURCE_SIDE_PX = 32_000
 """Longest side of a block's source: OpenCV's remapping counts in 16 bits."""
