@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
-from hepipe.geometry import apply_affine, translation
+from hepipe.geometry import apply_affine, scaling, translation
 from hepipe.tissue.pieces import spread_pieces
 
 POINTS = 800
@@ -19,6 +19,8 @@ LARGEST = 8
 STEP_DEG = 6.0
 LIKE_AREAS = 0.4
 """Least ratio of the areas of two pieces laid on each other; stain and threshold change an area, and tears do."""
+SCALES = (0.6, 1.6)
+"""Sizes of the IHC against the H&E where a pixel size is unknown."""
 COARSE_FRAC, FINE_FRAC = 0.015, 0.006
 """A px this near to a piece lies on it, share of the longer side: for ranking placements and for settling one."""
 TRIED, KEPT = 24, 8
@@ -79,15 +81,18 @@ class Arrangement:
     overlap: Overlap
 
 
-def arrangements(he: UInt8[np.ndarray, "h w"], ihc: UInt8[np.ndarray, "ih iw"]) -> list[Arrangement]:
+def arrangements(
+    he: UInt8[np.ndarray, "h w"], ihc: UInt8[np.ndarray, "ih iw"], *, free_scale: bool = False
+) -> list[Arrangement]:
     """The best placements of numbered pieces on numbered pieces of one resolution, best first, each unlike the others.
 
-    Each larger piece is laid on each that is like it in area, all tissue on all tissue, turned in steps, mirrored too.
+    Each larger piece is laid on each that is like it in area, all tissue on all tissue, turned in steps, mirrored too;
+    with `free_scale` also sized by the areas of the two, within `SCALES`.
     """
     if not he.any() or not ihc.any():
         return []
     table = _Table(he, ihc)
-    starts = _starts(table)
+    starts = _starts(table, free_scale=free_scale)
     ranks = table.rank(starts)
     tried: list[np.ndarray] = []
     for index in np.argsort(-ranks, kind="stable"):
@@ -270,16 +275,23 @@ def _shares(
     return found
 
 
-def _starts(table: _Table) -> Float[np.ndarray, "p 3 3"]:
+def _starts(table: _Table, *, free_scale: bool) -> Float[np.ndarray, "p 3 3"]:
     """Placements that lay a middle on a middle, in all turns."""
-    pairs = [(table.he.middle, table.ihc.middle)]
-    for i, j in itertools.product(range(min(LARGEST, len(table.he.areas))), range(min(LARGEST, len(table.ihc.areas)))):
-        smaller, larger = sorted((table.he.areas[i], table.ihc.areas[j]))
-        if larger > 0 and smaller >= LIKE_AREAS * larger:
-            pairs.append((table.he.middles[i], table.ihc.middles[j]))
+    he, ihc = table.he, table.ihc
+    pairs = [(he.middle, ihc.middle, float(ihc.areas.sum() / he.areas.sum()))]
+    least = min(SCALES[0] ** 2, 1 / SCALES[1] ** 2) * LIKE_AREAS if free_scale else LIKE_AREAS
+    for i, j in itertools.product(range(min(LARGEST, len(he.areas))), range(min(LARGEST, len(ihc.areas)))):
+        smaller, larger = sorted((he.areas[i], ihc.areas[j]))
+        if larger > 0 and smaller >= least * larger:
+            pairs.append((he.middles[i], ihc.middles[j], float(ihc.areas[j] / max(he.areas[i], 1))))
     turns = [_turn(float(deg)) @ flip for flip in (np.eye(3), np.diag([-1.0, 1.0, 1.0])) for deg in _angles()]
+    sizes = [float(np.clip(math.sqrt(ratio), *SCALES)) if free_scale else 1.0 for _, _, ratio in pairs]
     return np.stack(
-        [translation(*on) @ turn @ translation(*-middle) for (middle, on), turn in itertools.product(pairs, turns)]
+        [
+            translation(*on) @ scaling(size) @ turn @ translation(*-middle)
+            for (middle, on, _), size in zip(pairs, sizes, strict=True)
+            for turn in turns
+        ]
     )
 
 

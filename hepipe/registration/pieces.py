@@ -135,7 +135,7 @@ def match_pieces(pictures: Pictures, edits: str = "", *, case_id: str = "case") 
     he, ihc = (np.where(np.isin(labels, pieces.out(stain)), 0, labels) for stain, labels in _maps(pieces))
     if len(np.unique(he)) <= 2 and len(np.unique(ihc)) <= 2:
         return _partnered(pieces, None)
-    likely = _likely(arrangements(he, ihc))
+    likely = _likely(arrangements(he, ihc, free_scale=pictures.free_scale))
     if not likely:
         return _partnered(pieces, None)
     best = likely[0].overlap

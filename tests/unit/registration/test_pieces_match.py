@@ -1,3 +1,5 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -197,6 +199,14 @@ def test_a_likely_arrangement_lays_each_piece_on_its_partner():
     assert best.overlap.score > 0.9
     assert np.abs(best.ihc_from_he - placed)[:2, :2].max() < 0.05
     assert [(list(he), list(ihc)) for he, ihc in best.overlap.groups()] == [([0], [0]), ([1], [1]), ([2], [2])]
+
+
+def test_sections_of_unknown_pixel_size_are_matched_at_another_size():
+    smaller = moved(density("abc"), turn(40, scale=0.72))
+    pictures = dataclasses.replace(pair(density("abcd"), smaller), free_scale=True)
+    found = match_pieces(pictures)
+    assert {piece.number for piece in found.of("he") if piece.role == "missing"} == {number_at(found.he, "d")}
+    assert {piece.role for piece in found.of("ihc")} == {"matched"}
 
 
 def test_outlines_are_alike_when_turned_and_unlike_when_other():
