@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ FINALISTS = 3
 GLANCE_PX, GLANCE_STEPS = (64,), 30
 """All starts are refined a little at this size, the finalists at the next."""
 COARSE_PX = (128,)
+LEARNED_PX = 768
+"""Longer side of the pictures that a learned matcher sees, in four turns and their mirror images."""
 SWELLING = (0.8, 1.25)
 """Sizes of one section against the other that local features may propose where both resolutions are known."""
 DISTINCT = 0.05
@@ -64,9 +67,10 @@ def choose_start(pictures: Pictures, judge: Judge, spec: SearchSpec) -> StartCho
     )
     proposed = [start.moving_from_fixed for start in starts]
     # Last, so that a tie goes to the search, which does not depend on there being fine structure.
-    proposed += match_starts(
-        judge.fixed, judge.moving, flips=spec.flips, scale_range=spec.scale_range if free else SWELLING
-    )
+    sizes = spec.scale_range if free else SWELLING
+    proposed += match_starts(judge.fixed, judge.moving, flips=spec.flips, scale_range=sizes)
+    if spec.matcher == "aliked":
+        proposed += _learned_starts(judge, flips=spec.flips, scale_range=sizes)
 
     def ranked(matrix: Float[np.ndarray, "3 3"]) -> float:
         transform = pictures.large(Transform(matrix, pictures.mpp, pictures.mpp))
@@ -87,6 +91,20 @@ def choose_start(pictures: Pictures, judge: Judge, spec: SearchSpec) -> StartCho
     others = [rank for rank, matrix in ranks if _distinct(matrix, best, pictures.fixed.shape[:2])]
     chosen = pictures.large(Transform(best, pictures.mpp, pictures.mpp))
     return StartChoice(chosen, score, max(others, default=-math.inf))
+
+
+def _learned_starts(judge: Judge, *, flips: bool, scale_range: tuple[float, float]) -> list[Float[np.ndarray, "3 3"]]:
+    from hepipe.registration.aliked import describe, load_aliked
+
+    return match_starts(
+        judge.fixed,
+        judge.moving,
+        flips=flips,
+        scale_range=scale_range,
+        describe=functools.partial(describe, load_aliked()),
+        longest=LEARNED_PX,
+        quarters=(0, 1, 2, 3),
+    )
 
 
 def _distinct(one: Float[np.ndarray, "3 3"], other: Float[np.ndarray, "3 3"], shape: tuple[int, ...]) -> bool:
