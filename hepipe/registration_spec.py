@@ -136,7 +136,7 @@ class RegistrationSpec(Spec):
     revision: Literal[2] = 2
     preset: Literal["", "her2match"] = Field("", description="A published chain; keys given beside it win.")
     chain: tuple[Step, ...] = Field(
-        ("search", "affine", "elastic"), min_length=1, description="Steps, each starting from the one before."
+        ("search", "affine", "elastic", "refine"), min_length=1, description="Steps, each starting from the one before."
     )
     overview_px: int = Field(1024, ge=128, description="Longer side of the pictures that are registered, px.")
     threads: int = Field(1, ge=1, description="Threads of every numeric library: part of the result, so named here.")

@@ -21,7 +21,7 @@ from hepipe.registration.pieces import Pieces, mask_out, match_pieces, relabel
 from hepipe.registration.scale import scale_doubt, scale_suspicion
 from hepipe.registration.score import Judge, Likeness, landmark_error, residual_summary
 from hepipe.registration.search import choose_start
-from hepipe.registration.transform import compose, implausible, invert, scales
+from hepipe.registration.transform import compose, implausible, invert
 from hepipe.registration.verdict import Evidence, judge_case, notes
 from hepipe.registration_spec import RegistrationSpec, Section, Step
 from hepipe.slides.reader import Slide
@@ -272,7 +272,7 @@ def _verdict(
 ) -> tuple[CaseStatus, dict[str, Any]]:
     """The verdict, and the evidence for it as the summary holds it."""
     judge, pictures, gate = case.judge, case.pictures, getattr(case.spec.gate, case.section)
-    folds, pose = judge.folds(chain.found), _pose(chain.found)
+    folds, pose = judge.folds(chain.found), _pose(chain.found, judge)
     residuals = residual_summary(chain.evidence.get("residuals"))
     error = _landmark_report(case, chain.found)
     evidence = Evidence(
@@ -342,14 +342,13 @@ def _missing(pieces: Pieces) -> str:
     return f"the IHC slide lacks {', '.join(piece.name for piece in gone)} of the H&E slide's pieces"
 
 
-def _pose(transform: Transform) -> dict[str, Any]:
-    """Rotation, mirroring and scale of the affine part, for people."""
+def _pose(transform: Transform, judge: Judge) -> dict[str, Any]:
+    """Rotation, mirroring and size, for people."""
     a = transform.affine[:2, :2]
     mirrored = bool(a[0, 0] * a[1, 1] - a[0, 1] * a[1, 0] < 0)
     sign = -1.0 if mirrored else 1.0
-    smaller, larger = scales(transform)
     return {
         "rotation_deg": math.degrees(math.atan2(a[1, 0] * sign, a[0, 0] * sign)),
         "mirrored": mirrored,
-        "scale": math.sqrt(smaller * larger),
+        "scale": judge.size(transform),
     }
