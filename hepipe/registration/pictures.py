@@ -24,6 +24,8 @@ from hepipe.slides.reader import Slide
 from hepipe.stores.arrays import Registered, TissueMasks, whole
 
 MAX_PX = 900
+MAX_LARGER = 3.0
+"""An IHC canvas larger than this many times the H&E's makes the pictures coarser instead of larger."""
 SQUARES = 12
 """Squares of a checkerboard along its longer side."""
 OUTLINE = (20, 60, 200)
@@ -76,7 +78,7 @@ def draw_case(
         shown["ihc"] = ihc.overview(max_px=MAX_PX)[0]
     found = registered.ihc_from_he or registered.proposed
     if he is not None and ihc is not None:
-        pictures = read_pictures(he, ihc, max_px=MAX_PX)
+        pictures = read_pictures(he, ihc, max_px=_common_px(he, ihc))
         still = identity(fixed_mpp=he.mpp, moving_mpp=ihc.mpp)
         shown["before"] = checkerboard(pictures.fixed, pictures.moving, pictures.small(still))
         if found is not None:
@@ -102,6 +104,12 @@ def draw_case(
         for name, picture in shown.items():
             save_jpeg(picture, beside / f"{name}.jpg")
         (beside / "facts.json").write_text(_json(facts), encoding="utf-8")
+
+
+def _common_px(he: Slide, ihc: Slide) -> int:
+    """The longer side of the larger slide at which the H&E, whose frame is drawn, has about `MAX_PX`."""
+    extents = [max(slide.size_px0) * slide.mpp for slide in (he, ihc)]
+    return round(MAX_PX * min(max(extents) / extents[0], MAX_LARGER))
 
 
 def draw_registration(

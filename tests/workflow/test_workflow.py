@@ -120,6 +120,40 @@ def test_a_new_row_runs_its_own_jobs_and_the_data_sets(finished, base):
     assert planned["assemble_dataset"] == 1
 
 
+@pytest.mark.parametrize(("column", "word"), [("accepted", "yes"), ("landmarks", "slides/case1/landmarks.csv")])
+def test_a_persons_word_on_a_pair_runs_that_pair_again_and_no_other(finished, column, word):
+    sheet = finished.path / "slides.tsv"
+    before = sheet.read_text()
+    lines = before.splitlines()
+    edited = [f"{line}\t{word if line.startswith('good') else ''}" for line in lines[1:]]
+    try:
+        sheet.write_text("\n".join([f"{lines[0]}\t{column}", *edited]) + "\n")
+        planned = finished.planned()
+    finally:
+        sheet.write_text(before)
+    own = (
+        "check_slides",
+        "register_case",
+        "find_tissue",
+        "estimate_stains",
+        "tile_case",
+        "grade_tiles",
+        "picture_case",
+    )
+    once = (*own, "landmarks_page", "review", "assemble_dataset", "report")
+    assert {rule: planned.get(rule) for rule in once} == dict.fromkeys(once, 1)
+    assert set(planned) == set(once)
+
+
+def test_the_report_leads_to_the_pairs_that_need_a_person(finished):
+    report = (finished.path / "results/report.html").read_text()
+    assert 'href="sheet/review.html"' in report
+    page = (finished.path / "results/sheet/review.html").read_text()
+    assert page.index('id="case-letter"') < page.index("Pairs that passed")
+    for case in VERDICTS:
+        assert (finished.path / f"results/sheet/landmarks/{case}.html").is_file()
+
+
 def test_a_changed_run_trains_that_run_alone(finished, base):
     planned = finished.planned(changed(base, "runs.pyramid.seed", 7))
     assert planned["train"] == 1
