@@ -66,7 +66,7 @@ class StainsSpec(Spec):
 class TilingSpec(Spec):
     """How registered pairs are cut into tiles."""
 
-    revision: Literal[1] = 1
+    revision: Literal[2] = 2
     mpp: float = Field(0.5, gt=0, description="Resolution of the stored tiles, µm per px.")
     tile_px: int = Field(512, gt=0, description="Side of a square tile, px at `mpp`.")
     overlap_px: int = Field(0, ge=0, description="Margin shared by neighbours, px at `mpp`.")
@@ -113,20 +113,58 @@ DEFAULT_LIMITS: Mapping[str, Limit] = {
     "blur_ihc": Limit(max=0.7),
     "doubling_he": Limit(max=0.09),
     "doubling_ihc": Limit(max=0.09),
-    "ncc_peak": Limit(min=0.05),
 }
 """For tiles at about 0.25 to 1 µm per px. Set on synthetic cohorts of seeds 2 and 3 so that 99 % of clean tiles stay,
 and no stricter than what 18 sound public H&E and IHC pictures reach; units as in `hepipe/quality/`."""
 
 
-class QualitySpec(Spec):
-    """Which tiles are dropped: limits on the raw measurements of the tile table."""
+Alignment = Literal["aligned", "weak", "misaligned", "beyond"]
 
-    revision: Literal[1] = 1
+
+class AlignmentSpec(Spec):
+    """What a tile's class of alignment is, for one kind of section; these defaults: the same section stained again.
+
+    aligned: within every limit. beyond: no partner within the search range. misaligned: further off than `far_um`, or
+    less alike than `unlike_peak`. weak: the rest, and what cannot be measured.
+    """
+
+    max_shift_um: float = Field(
+        0.8, gt=0, description="Largest shift of an aligned tile, µm: 99 % of drawn tissue off by over 1 µm has more."
+    )
+    far_um: float = Field(2.0, gt=0, description="A larger shift: misaligned, µm.")
+    min_peak: float = Field(0.4, description="Least correlation of an aligned tile, of haematoxylin in windows.")
+    unlike_peak: float = Field(0.1, description="Less correlation: misaligned.")
+    min_matched_frac: float = Field(0.5, ge=0, le=1, description="Least share of windows with a partner when aligned.")
+    beyond_matched_frac: float = Field(0.1, ge=0, le=1, description="A smaller share: beyond the search range.")
+    max_untrusted_frac: float = Field(0.2, ge=0, le=1, description="Most of an aligned tile that no window supports.")
+
+
+class ConsecutiveAlignmentSpec(AlignmentSpec):
+    """The defaults of the next section: shifts and correlation are of low-passed total density."""
+
+    max_shift_um: float = Field(10.0, gt=0, description="As above.")
+    far_um: float = Field(20.0, gt=0, description="As above.")
+    min_peak: float = Field(0.5, description="As above, of the whole tile's low-passed density.")
+    unlike_peak: float = Field(0.05, description="As above.")
+
+
+class AlignmentsSpec(Spec):
+    """Classes of alignment by kind of section, never pooled: what is near for the next section is far for the same."""
+
+    drop: tuple[Alignment, ...] = Field(("misaligned", "beyond"), description="Tiles of these classes are dropped.")
+    restained: AlignmentSpec = AlignmentSpec()
+    consecutive: ConsecutiveAlignmentSpec = ConsecutiveAlignmentSpec()
+
+
+class QualitySpec(Spec):
+    """Which tiles are dropped: limits on the raw measurements of the tile table, and classes of alignment."""
+
+    revision: Literal[2] = 2
     limits: Mapping[str, Limit] = Field(
         DEFAULT_LIMITS,
         description="Measurement to its limit; those given stand in place of all defaults. Never changes the tiles.",
     )
+    alignment: AlignmentsSpec = AlignmentsSpec()
     alarm_dropped_frac: float = Field(0.8, gt=0, le=1, description="More dropped than this: the case needs review.")
 
 
@@ -163,7 +201,7 @@ class SynthSpec(Spec):
 class ImportSpec(Spec):
     """A tile set made elsewhere."""
 
-    revision: Literal[1] = 1
+    revision: Literal[2] = 2
     kind: Literal["folder", "aligned"] = Field(
         description="folder: two folders, paired by name; aligned: H&E left, IHC right in one picture."
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hepipe.config import StainsSpec
+    from hepipe.registration_spec import Section
     from hepipe.slides.reader import Slide
     from hepipe.status import CaseStatus
     from hepipe.stores.arrays import Registered, TissueMasks
@@ -96,7 +97,7 @@ def tile(
     from hepipe.stores.cases import read_checked, read_stains
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import TILES, write_table
-    from hepipe.tiling.cut import ARRAYS, cut_case, tissue_cells
+    from hepipe.tiling.cut import ARRAYS, cut_case, tissue_cells, untrusted_fracs
 
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
     record = read_stains(stains)
@@ -119,7 +120,8 @@ def tile(
                         "lower tiling.min_tissue_frac or tile_px",
                     )
                 assert registered.ihc_from_he is not None
-                measures, dab_mask = _measures(record)
+                measures, dab_mask = _measures(record, case.section)
+                trust = registered.evidence.get("trust")
                 with whole(tiles) as beside:
                     store = TileWriter(beside, provenance, mpp=tiling.mpp, tile_px=tiling.tile_px, arrays=ARRAYS)
                     rows = cut_case(
@@ -133,6 +135,11 @@ def tile(
                         dab_mask=dab_mask,
                         store=store,
                         workers=workers,
+                        untrusted=None
+                        if trust is None
+                        else untrusted_fracs(
+                            cells, trust, masks, grid_um=registered.ihc_from_he.grid_um, he_mpp=he_slide.mpp
+                        ),
                     )
                     store.flush()
             write_table(rows, index, TILES, provenance)
@@ -209,7 +216,7 @@ def import_set(
         spec=wanted.model_dump(mode="json", exclude={"path"}),
         inputs={"stains": digest(record.model_dump(mode="json"))},
     )
-    measures, dab_mask = _measures(record)
+    measures, dab_mask = _measures(record, wanted.section)
     with whole(tiles) as beside:
         store = TileWriter(beside, provenance, mpp=wanted.mpp, tile_px=found.tile_px, arrays=ARRAYS)
         rows = import_tiles(found, wanted, measures=measures, dab_mask=dab_mask, store=store, workers=workers)
@@ -286,14 +293,14 @@ def _estimated(tissue: np.ndarray, whole: np.ndarray, stain: Literal["he", "ihc"
     return SlideStains.model_validate(dataclasses.asdict(estimate(tissue, stain=stain, spec=spec, white=white)))
 
 
-def _measures(record: CaseStains) -> tuple[list[Measure], DabMask]:
-    """Every measurement of a tile, and the DAB mask, with the stains of the case bound in."""
+def _measures(record: CaseStains, section: Section) -> tuple[list[Measure], DabMask]:
+    """Every measurement of a tile of this kind of section, and the DAB mask, with the stains of the case bound in."""
     from hepipe.config import StainsSpec
     from hepipe.quality.blur import blur
     from hepipe.quality.crease import crease
     from hepipe.quality.doubling import doubling
     from hepipe.quality.loss import loss
-    from hepipe.quality.misalignment import misalignment
+    from hepipe.quality.misalignment import misalignment, same_section_misalignment
     from hepipe.quality.pen import pen
     from hepipe.quality.rim import rim
     from hepipe.quality.shade import shade
@@ -307,6 +314,9 @@ def _measures(record: CaseStains) -> tuple[list[Measure], DabMask]:
     spec = StainsSpec.model_validate(record.provenance.spec)
     of_he = Separator(stain_matrix(record.he.first, record.he.second), record.he.white)
     of_ihc = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white)
+    blue_of_he, blue_of_ihc = (
+        Separator(stain_matrix(one.first, one.second), one.white, stains=(0,)) for one in (record.he, record.ihc)
+    )
     of_dab = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white, stains=(1,))
 
     def mask(ihc: np.ndarray, mpp: float) -> np.ndarray:
@@ -315,7 +325,10 @@ def _measures(record: CaseStains) -> tuple[list[Measure], DabMask]:
     amounts = functools.partial(stain_amounts, of_he=of_he, of_ihc=of_ihc)
     lost = functools.partial(loss, white_he=of_he.white, white_ihc=of_ihc.white)
     shaded = functools.partial(shade, white_he=of_he.white, white_ihc=of_ihc.white)
-    return [lost, pen, crease, rim, shaded, blur, doubling, misalignment, amounts], mask
+    off: Measure = misalignment
+    if section == "restained":
+        off = functools.partial(same_section_misalignment, of_he=blue_of_he, of_ihc=blue_of_ihc)
+    return [lost, pen, crease, rim, shaded, blur, doubling, off, amounts], mask
 
 
 def _say_stains(record: CaseStains) -> None:

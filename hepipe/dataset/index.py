@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class CaseTiles:
         fixed: Split that the sheet asks for.
         tiles: Rows of the tile table.
         keep: Tile id to whether it passed.
+        alignment: Tile id to its class of alignment.
         status: The case's verdict after grading.
         specs: Stage to the config section it ran with.
         transform: Digest of the registration.
@@ -86,6 +87,7 @@ class CaseTiles:
     specs: Mapping[str, Any]
     transform: str
     held: bool = False
+    alignment: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_case(folder: Path, case_id: str) -> CaseTiles:
@@ -99,13 +101,14 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
     tiles = read_table(tiles_path, TILES)
     verdicts = read_table(verdict_path, VERDICTS)
     keep = {row["tile_id"]: bool(row["keep"]) for row in verdicts}
+    alignment = {row["tile_id"]: str(row["alignment"]) for row in verdicts}
     if {row["tile_id"] for row in tiles} != keep.keys():
         raise StoreError(f"{verdict_path}: verdicts on other tiles than {tiles_path.name} has; run grade_case again")
     of_tiles, of_verdict = read_provenance(tiles_path), read_provenance(verdict_path)
     of_stains = read_stains(folder / "stains" / f"{case_id}.json").provenance
     specs = {made.artefact: made.spec for made in (of_stains, of_tiles, of_verdict)}
     if case_id == IMPORTED:
-        return CaseTiles(case_id, None, None, None, tiles, keep, of_verdict.status, specs, "")
+        return CaseTiles(case_id, None, None, None, tiles, keep, of_verdict.status, specs, "", alignment=alignment)
     checked = read_checked(folder / "checked" / f"{case_id}.json")
     registered = read_registered(folder / "registered" / f"{case_id}.zarr")
     _, of_tissue = open_group(folder / "tissue" / f"{case_id}.zarr", "tissue")
@@ -121,6 +124,7 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
         specs,
         registered.digest,
         held=checked.accepted != "yes" and _in_review(registered),
+        alignment=alignment,
     )
 
 
@@ -145,7 +149,14 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
     for case in cases:
         for tile in kept[case.case_id]:
             split = tile["source_split"] if case.case_id == IMPORTED else chosen[str(case.patient_id)]
-            rows.append({**tile, "store": f"tiles/{case.case_id}.zarr", "split": split})
+            rows.append(
+                {
+                    **tile,
+                    "store": f"tiles/{case.case_id}.zarr",
+                    "split": split,
+                    "alignment": case.alignment[tile["tile_id"]],
+                }
+            )
     rows.sort(key=lambda row: str(row["tile_id"]))
     described = [
         _card_case(case, len(kept[case.case_id]), held.get(case.case_id, 0), chosen)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hepipe.config import QualitySpec
+from hepipe.config import Alignment, AlignmentSpec, QualitySpec
 from hepipe.errors import ConfigError
 from hepipe.status import OK, CaseStatus, failed, review
 
 ORDER = (
     "outside_frac", "white_frac", "lost_frac", "pen", "rim_um", "crease", "shade", "veil", "blur", "doubling",
-    "dab_saturated_frac", "shift_um", "ncc_peak",
+    "dab_saturated_frac", "shift_um", "ncc_peak", "beyond", "misaligned", "weak", "aligned",
 )  # fmt: skip
 """What is named first as the reason: causes before what follows from them; H&E before IHC."""
+AT_THE_EDGE = 0.98
+"""Of the search range: a best place there is only the nearest one to something outside."""
 
 
 def grade(tiles: Sequence[Mapping[str, Any]], spec: QualitySpec) -> list[dict[str, Any]]:
@@ -33,11 +36,36 @@ def grade(tiles: Sequence[Mapping[str, Any]], spec: QualitySpec) -> list[dict[st
             )
     rows = []
     for tile in tiles:
-        flags = [name for name in names if not spec.limits[name].passes(tile["measurements"][name])]
+        measured = tile["measurements"]
+        aligned = alignment(measured, getattr(spec.alignment, tile["section"]))
+        flags = [name for name in names if not spec.limits[name].passes(measured[name])]
+        flags += [aligned] if aligned in spec.alignment.drop else []
         rows.append(
-            {"tile_id": tile["tile_id"], "keep": not flags, "reason": flags[0] if flags else "", "flags": flags}
+            {
+                "tile_id": tile["tile_id"],
+                "keep": not flags,
+                "reason": flags[0] if flags else "",
+                "flags": flags,
+                "alignment": aligned,
+            }
         )
     return rows
+
+
+def alignment(measured: Mapping[str, float], spec: AlignmentSpec) -> Alignment:
+    """How well the two tiles lie on each other; see `AlignmentSpec`.
+
+    A shift or correlation that is undefined (nan) confirms nothing, so such a tile is weak at best. Tiles of a chain
+    without refinement have no `untrusted_frac` and consecutive ones no `matched_frac`: those are then not asked for.
+    """
+    shift, peak = (measured.get(name, math.nan) for name in ("shift_um", "ncc_peak"))
+    matched, untrusted = measured.get("matched_frac", 1.0), measured.get("untrusted_frac", math.nan)
+    if shift >= AT_THE_EDGE * measured.get("search_um", math.inf) or matched < spec.beyond_matched_frac:
+        return "beyond"
+    if shift > spec.far_um or peak < spec.unlike_peak:
+        return "misaligned"
+    confirmed = shift <= spec.max_shift_um and peak >= spec.min_peak and matched >= spec.min_matched_frac
+    return "aligned" if confirmed and not untrusted > spec.max_untrusted_frac else "weak"
 
 
 def grade_status(verdicts: Sequence[Mapping[str, Any]], spec: QualitySpec) -> CaseStatus:

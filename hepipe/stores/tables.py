@@ -46,6 +46,7 @@ VERDICTS = pa.schema(
         column("keep", pa.bool_(), "whether the tile passes every filter"),
         column("reason", pa.string(), "the first filter it fails; empty when kept"),
         column("flags", pa.list_(pa.string()), "every filter it fails"),
+        column("alignment", pa.string(), "aligned, weak, misaligned or beyond the search range"),
     ]
 )
 
@@ -54,6 +55,7 @@ INDEX = pa.schema(
         *TILES,
         column("store", pa.string(), "tile store, relative to the index"),
         column("split", pa.string(), "train, val or test"),
+        column("alignment", pa.string(), "aligned, weak, misaligned or beyond the search range"),
     ]
 )
 

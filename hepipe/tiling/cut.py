@@ -51,6 +51,34 @@ def tissue_cells(he: Slide, tissue: TissueMasks, spec: TilingSpec) -> tuple[list
     return enough, float(shares.max(initial=0.0))
 
 
+def untrusted_fracs(
+    cells: Sequence[tuple[Cell, float]],
+    trust: UInt8[np.ndarray, "h w"],
+    tissue: TissueMasks,
+    *,
+    grid_um: float,
+    he_mpp: float,
+) -> list[float]:
+    """The share of each cell's tissue where no window supports the registration, 0 to 1.
+
+    Args:
+        cells: Of `tissue_cells`.
+        trust: 1 where windows do, on the registration's grid from the corner of the H&E slide; beyond it is none.
+        tissue: The pair's.
+        grid_um: Spacing of that grid.
+        he_mpp: µm per px at level 0 of the H&E slide.
+    """
+    assert tissue.tissue is not None
+    rows, columns = ((np.arange(side) + 0.5) * (tissue.mpp / grid_um) for side in tissue.tissue.shape)
+    row, column = (
+        np.minimum(place.astype(int), side) for place, side in zip((rows, columns), trust.shape, strict=True)
+    )
+    doubted = tissue.tissue & (np.pad(trust, ((0, 1), (0, 1)))[np.ix_(row, column)] == 0)
+    boxes = [cell.box_px0 for cell, _ in cells]
+    shares = tissue_fracs(boxes, doubted, level0_mpp=he_mpp, mask_mpp=tissue.mpp)
+    return [min(1.0, float(share) / max(whole, 1e-6)) for share, (_, whole) in zip(shares, cells, strict=True)]
+
+
 def cut_case(
     he: Slide,
     ihc: Slide,
@@ -63,6 +91,7 @@ def cut_case(
     dab_mask: DabMask,
     store: TileWriter,
     workers: int = 1,
+    untrusted: Sequence[float] | None = None,
 ) -> list[dict[str, Any]]:
     """Tiles into the store and their rows of the tile table, in the order of `cells` whatever `workers` is.
 
@@ -77,25 +106,30 @@ def cut_case(
         dab_mask: Makes the mask that is stored.
         store: Takes the tiles.
         workers: Threads that read and measure.
+        untrusted: Of `untrusted_fracs`, one per cell, the measurement `untrusted_frac`; None: there is none.
 
     Raises:
         SlideError: `spec.mpp` is finer than a slide, or its pixels do not decode.
     """
 
-    def read(item: tuple[Cell, float]) -> Tile:
-        box = item[0].box_px0
+    def read(item: tuple[Cell, float | None]) -> Tile:
+        cell, doubt = item
+        box = cell.box_px0
         size = (spec.tile_px, spec.tile_px)
         he_tile = he.read(box, mpp=spec.mpp, size=size)
         ihc_tile, valid = read_warped(ihc, ihc_from_he, box, mpp=spec.mpp, size=size)
-        over_edge = box.width * box.height - _inside(item[0], he.size_px0)
+        over_edge = box.width * box.height - _inside(cell, he.size_px0)
         measurements = {
             "outside_frac_he": over_edge / (box.width * box.height),
             "outside_frac_ihc": 1.0 - float(valid.mean()),
+            **({} if doubt is None else {"untrusted_frac": doubt}),
         }
         return finish_tile(he_tile, ihc_tile, spec.mpp, measures, dab_mask, measurements)
 
     rows = []
-    done = in_order(read, cells, workers=workers)
+    doubts: Sequence[float | None] = [None] * len(cells) if untrusted is None else untrusted
+    work = [(cell, doubt) for (cell, _), doubt in zip(cells, doubts, strict=True)]
+    done = in_order(read, work, workers=workers)
     for (cell, share), tile in zip(cells, tqdm(done, "tiles", len(cells), disable=None, unit="tile"), strict=True):
         row = store.append(he=tile.he, ihc=tile.ihc, dab_mask=tile.dab_mask)
         rows.append(

@@ -59,6 +59,7 @@ def make_index(tmp_path: Path) -> MakeIndex:
                             "measurements": {},
                             "store": "tiles/c.zarr",
                             "split": split,
+                            "alignment": "aligned",
                         }
                     )
             writer.flush()

@@ -30,12 +30,13 @@ def case(case_id, count, *, drop=(), patient=None, score="0", status=OK, transfo
         specs or {"tiles": {"mpp": 0.5}},
         transform,
         held,
+        dict.fromkeys(keep, "aligned"),
     )
 
 
 def imported(*tiles):
     keep = {row["tile_id"]: True for row in tiles}
-    return CaseTiles(IMPORTED, None, None, None, tiles, keep, OK, {}, "")
+    return CaseTiles(IMPORTED, None, None, None, tiles, keep, OK, {}, "", alignment=dict.fromkeys(keep, "weak"))
 
 
 def test_dropped_tiles_are_counted_but_not_in_the_index():

@@ -27,6 +27,7 @@ def index_row(tile_id, row, split="test"):
         "measurements": {},
         "store": "tiles/C1.zarr",
         "split": split,
+        "alignment": "aligned",
     }
 
 

@@ -2,19 +2,22 @@ import math
 
 import pytest
 
-from hepipe.config import Limit, QualitySpec
+from hepipe.config import AlignmentsSpec, Limit, QualitySpec
 from hepipe.errors import ConfigError
-from hepipe.quality.verdict import grade, grade_status
+from hepipe.quality.verdict import alignment, grade, grade_status
 
 SPEC = QualitySpec(limits={"blur_he": Limit(max=1.0), "pen_ihc": Limit(max=0.1), "ncc_peak": Limit(min=0.3)})
 
 
 def tile(name, **numbers):
-    return {"tile_id": name, "measurements": {"blur_he": 0.5, "pen_ihc": 0.0, "ncc_peak": 0.9, "other": 7.0, **numbers}}
+    measured = {"blur_he": 0.5, "pen_ihc": 0.0, "ncc_peak": 0.9, "shift_um": 0.2, "search_um": 12.0, **numbers}
+    return {"tile_id": name, "section": "restained", "measurements": measured}
 
 
 def test_a_tile_within_all_limits_is_kept():
-    assert grade([tile("a")], SPEC) == [{"tile_id": "a", "keep": True, "reason": "", "flags": []}]
+    assert grade([tile("a")], SPEC) == [
+        {"tile_id": "a", "keep": True, "reason": "", "flags": [], "alignment": "aligned"}
+    ]
 
 
 def test_causes_are_named_before_what_follows_from_them():
@@ -29,7 +32,9 @@ def test_an_undefined_measurement_drops_nothing():
 
 def test_a_limit_on_an_unknown_measurement_is_an_error():
     spec = QualitySpec(limits={"blurr": Limit(max=1)})
-    with pytest.raises(ConfigError, match=r"no measurement blurr; there are blur_he, ncc_peak, other, pen_ihc"):
+    with pytest.raises(
+        ConfigError, match=r"no measurement blurr; there are blur_he, ncc_peak, pen_ihc, search_um, shift_um"
+    ):
         grade([tile("a")], spec)
 
 
@@ -44,3 +49,41 @@ def test_the_case_is_judged_by_how_many_are_dropped(bad, state):
     status = grade_status(verdicts, SPEC)
     assert status.state == state
     assert (f"blur_he {bad}" in status.reason) == (state != "ok")
+
+
+@pytest.mark.parametrize(
+    ("measured", "restained", "consecutive"),
+    [
+        ({}, "aligned", "aligned"),
+        ({"shift_um": 1.5}, "weak", "aligned"),
+        ({"shift_um": 5.0}, "misaligned", "aligned"),
+        ({"shift_um": 11.9}, "beyond", "beyond"),
+        ({"search_um": 25.0, "shift_um": 15.0}, "misaligned", "weak"),
+        ({"ncc_peak": 0.45}, "aligned", "weak"),
+        ({"ncc_peak": 0.01}, "misaligned", "misaligned"),
+        ({"matched_frac": 0.4}, "weak", "weak"),
+        ({"matched_frac": 0.0, "shift_um": math.nan}, "beyond", "beyond"),
+        ({"shift_um": math.nan, "ncc_peak": math.nan}, "weak", "weak"),
+        ({"untrusted_frac": 0.5}, "weak", "weak"),
+        ({"untrusted_frac": math.nan}, "aligned", "aligned"),
+    ],
+)
+def test_the_class_of_alignment_depends_on_the_kind_of_section(measured, restained, consecutive):
+    found = {"shift_um": 0.3, "ncc_peak": 0.9, "search_um": 12.0, **measured}
+    classes = AlignmentsSpec()
+    assert alignment(found, classes.restained) == restained
+    assert alignment(found, classes.consecutive) == consecutive
+
+
+def test_misaligned_tiles_are_dropped_unless_the_configuration_keeps_them():
+    tiles = [tile("a", shift_um=5.0), tile("b", shift_um=1.5), tile("c", shift_um=5.0, blur_he=2.0)]
+    rows = grade(tiles, SPEC)
+    assert [(row["keep"], row["reason"], row["alignment"]) for row in rows] == [
+        (False, "misaligned", "misaligned"),
+        (True, "", "weak"),
+        (False, "blur_he", "misaligned"),
+    ]
+    lenient = SPEC.model_copy(update={"alignment": AlignmentsSpec(drop=())})
+    assert [row["keep"] for row in grade(tiles, lenient)] == [True, True, False]
+    strict = SPEC.model_copy(update={"alignment": AlignmentsSpec(drop=("weak", "misaligned"))})
+    assert [row["reason"] for row in grade(tiles, strict)] == ["misaligned", "weak", "blur_he"]

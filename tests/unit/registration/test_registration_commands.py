@@ -95,7 +95,7 @@ def tables(folder):
     }
     tiles = Provenance(artefact="tiles", subject="C1", spec={"tile_px": 32})
     write_table([tile], folder / "tiles.parquet", TILES, tiles)
-    verdict = {"tile_id": "C1/0-0", "keep": True, "reason": "", "flags": []}
+    verdict = {"tile_id": "C1/0-0", "keep": True, "reason": "", "flags": [], "alignment": "aligned"}
     write_table([verdict], folder / "verdict.parquet", VERDICTS, Provenance(artefact="verdict", subject="C1"))
     return ["--index", folder / "tiles.parquet", "--verdict", folder / "verdict.parquet"]
 

@@ -87,7 +87,13 @@ class Results:
                 rows.append(self._row(case_id, score, number, at))
                 reason = "" if keep else "blur_he"
                 verdicts.append(
-                    {"tile_id": f"{case_id}/{at}", "keep": keep, "reason": reason, "flags": [reason] if reason else []}
+                    {
+                        "tile_id": f"{case_id}/{at}",
+                        "keep": keep,
+                        "reason": reason,
+                        "flags": [reason] if reason else [],
+                        "alignment": "aligned",
+                    }
                 )
             writer.flush()
         write_table(rows, folder / "tiles" / f"{case_id}.parquet", TILES, made)
@@ -128,7 +134,7 @@ class Results:
         pictures.mkdir(parents=True)
         for name in ("he", "ihc", "before", "after", "tissue"):
             Image.fromarray(stained(self.rng, 0.4, side=120)).save(pictures / f"{name}.jpg")
-        return [{**row, "store": f"tiles/{case_id}.zarr", "split": "test"} for row in rows[1:]]
+        return [{**row, "store": f"tiles/{case_id}.zarr", "split": "test", "alignment": "aligned"} for row in rows[1:]]
 
     def _row(self, case_id, score, number, at):
         return {

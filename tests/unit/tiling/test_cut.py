@@ -10,7 +10,7 @@ from hepipe.slides.picture import ArraySlide
 from hepipe.stores.arrays import TileStore, TileWriter, TissueMasks
 from hepipe.stores.cases import CheckedCase
 from hepipe.stores.provenance import Provenance
-from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, in_order, tissue_cells
+from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, in_order, tissue_cells, untrusted_fracs
 from hepipe.tiling.sample import WINDOW_PX, tissue_pixels
 
 SPEC = TilingSpec(mpp=1.0, tile_px=32, min_tissue_frac=0.5)
@@ -128,3 +128,23 @@ def test_windows_of_the_ihc_follow_the_transform():
     pixels = tissue_pixels(slide, masks, count=4, fixed_mpp=1.0, moved=moved)
     assert pixels.shape == (WINDOW_PX**2, 3)
     assert (pixels == 90).all()
+
+
+def test_a_tile_says_how_much_of_its_tissue_no_window_supports(slides, tmp_path):
+    tissue = masked(np.s_[:, :])
+    cells, _ = tissue_cells(slides[0], tissue, SPEC)
+    trust = np.ones((7, 9), np.uint8)  # of 16 µm; tiles are 32 µm
+    trust[0:2, 2:4] = [[0, 0], [0, 1]]
+    shares = dict(zip([(c.column, c.row) for c, _ in cells], untrusted_fracs(
+        cells, trust, tissue, grid_um=16.0, he_mpp=1.0), strict=True))  # fmt: skip
+    assert shares[1, 0] == pytest.approx(0.75)
+    assert shares[0, 0] == shares[2, 0] == 0.0
+    # Beyond the map nothing supports it; glass does not count.
+    assert untrusted_fracs(cells, trust[:2], tissue, grid_um=16.0, he_mpp=1.0)[-1] == 1.0
+    rows, _ = cut(slides, tmp_path, identity(fixed_mpp=1.0, moving_mpp=1.0), cells=cells)
+    assert "untrusted_frac" not in rows[0]["measurements"]
+    half = masked(np.s_[:4, :])
+    cells, _ = tissue_cells(slides[0], half, SPEC.model_copy(update={"min_tissue_frac": 0.1}))
+    trust[:1] = 0
+    trust[1:] = 1
+    assert untrusted_fracs(cells, trust, half, grid_um=16.0, he_mpp=1.0)[0] == pytest.approx(1.0)
