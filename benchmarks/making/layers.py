@@ -58,12 +58,7 @@ class Layers:
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> UInt8[np.ndarray, "h w 3"] | None:
         """A rectangle, px; None when none of its blocks has tissue."""
-        blocks = [
-            (column, row)
-            for row in range(y0 // BLOCK_PX, -(-y1 // BLOCK_PX))
-            for column in range(x0 // BLOCK_PX, -(-x1 // BLOCK_PX))
-            if (column, row) in self._places
-        ]
+        blocks = self._blocks(x0, y0, x1, y1)
         if not blocks:
             return None
         out = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
@@ -78,6 +73,12 @@ class Layers:
 
     def pull(self, inverse: Inverse, x: int, y: int, side: int) -> UInt8[np.ndarray, "h w 3"] | None:
         """A square of the IHC's frame, by one bicubic interpolation; None for glass."""
+        border = np.linspace(0, side, 5)
+        corners = np.stack([part.ravel() for part in np.meshgrid(x + border, y + border)], axis=1)
+        about = inverse.points(corners)  # few points tell empty glass, which most of a slide is
+        (ax, ay), (bx, by) = about.min(axis=0).astype(int) - 64, about.max(axis=0).astype(int) + 64
+        if not self._blocks(ax, ay, bx, by):
+            return None
         map_x, map_y = inverse.grid(x, y, side)
         x0, y0 = max(int(map_x.min()) - 4, 0), max(int(map_y.min()) - 4, 0)
         x1, y1 = int(map_x.max()) + 5, int(map_y.max()) + 5
@@ -90,6 +91,11 @@ class Layers:
         map_x, map_y = (map_x - x0 - 0.5).astype(np.float32), (map_y - y0 - 0.5).astype(np.float32)
         moved = cv2.remap(source, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
         return np.asarray(moved) if moved.any() else None
+
+    def _blocks(self, x0: int, y0: int, x1: int, y1: int) -> list[tuple[int, int]]:
+        """The blocks with tissue in a rectangle."""
+        rows, columns = range(y0 // BLOCK_PX, -(-y1 // BLOCK_PX)), range(x0 // BLOCK_PX, -(-x1 // BLOCK_PX))
+        return [(column, row) for row in rows for column in columns if (column, row) in self._places]
 
     def _block(self, block: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
         if block not in self._recent:
