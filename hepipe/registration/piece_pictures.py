@@ -17,6 +17,8 @@ COLORS: dict[PieceRole, tuple[int, int, int]] = {
     "control": (200, 110, 0),
     "extra": (140, 60, 180),
 }
+CROWDED = 10
+"""With more pieces than this those that are matched show their name alone."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -44,11 +46,13 @@ def draw_pieces(
         rows, columns = np.nonzero(labels == piece.number)
         if len(rows):
             middle = (np.array([columns.mean(), rows.mean()]) + 0.5) * grow
-            _write(drawn, _caption(piece), middle, COLORS[piece.role], size=size, line=line)
+            _write(drawn, _caption(piece, short=len(table) > CROWDED), middle, COLORS[piece.role], size=size, line=line)
     return drawn
 
 
-def _caption(piece: Piece) -> str:
+def _caption(piece: Piece, *, short: bool) -> str:
+    if short and piece.role == "matched" and piece.by == "found":
+        return piece.name
     partner = f" = {'ihc' if piece.stain == 'he' else 'he'}{piece.partner}" if piece.partner is not None else ""
     return f"{piece.name} {piece.role}{'*' if piece.by == 'person' else ''}{partner}"
 
