@@ -53,7 +53,8 @@ def suggest_places(
     found = np.array([_sharpest(corners, point, radius) for point in chosen])
     sharpness = corners[found[:, 1].astype(int), found[:, 0].astype(int)]
     # Shaded glass, such as beyond a cover slip's edge, passes for tissue but has no structure.
-    return found[sharpness > 0.05 * np.percentile(corners[inner], 90)]
+    sharp: np.ndarray = found[sharpness > 0.05 * np.percentile(corners[inner], 90)]
+    return sharp
 
 
 def _sharpest(corners: np.ndarray, point: np.ndarray, radius: int) -> np.ndarray:

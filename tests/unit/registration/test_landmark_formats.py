@@ -183,6 +183,11 @@ def test_exchanged_columns_show_by_a_registration_that_was_found_without_them():
         check_landmarks("C1", Landmarks(marks.ihc_px0, inner), he=Size(), ihc=Size(), ihc_from_he=found)
 
 
+def test_one_point_beside_its_slide_is_a_slip_and_not_an_exchange():
+    marks = Landmarks(HE, np.vstack([IHC[:4], [[-40.0, 9000.0]]]))
+    assert "landmarks: 1 of 5 points lie outside the IHC slide" in check_landmarks("C1", marks, he=Size(), ihc=Size())
+
+
 def test_points_far_outside_are_of_another_level_and_end_the_case():
     with pytest.raises(RegistrationError, match=r"pair 4 lies 2\.\d slide sizes outside the H&E slide"):
         check_landmarks("C1", Landmarks(HE * 3.5, IHC * 3.5), he=Size(), ihc=Size())
