@@ -22,7 +22,7 @@ from hepipe.geometry import Transform, apply_affine
 from hepipe.registration.planes import Density, Plane, stain_density, total_density
 from hepipe.registration.smooth import fit_spline, unfold
 from hepipe.registration.transform import from_mapping
-from hepipe.registration.windows import Level, Shifts, agree_with_neighbours, measure
+from hepipe.registration.windows import Level, Shifts, agree_with_neighbours, measure, scatter_um
 from hepipe.registration_spec import RefineSpec, Section
 from hepipe.slides.reader import Slide
 
@@ -35,20 +35,25 @@ CACHE_BYTES = 64_000_000
 """Per slide, of one level's tiles: 16 mm² at 0.5 µm per px."""
 MIN_TISSUE = 0.1
 """Share of a window's stride that is tissue."""
-MIN_KEPT = 0.25
-"""A level of which fewer windows agree says nothing, and ends the refinement. Of wrong pairs 0 to 12 % agreed on the
-first level, of true ones 80 to 100 %."""
-FAR_STRIDES = 8.0
+MIN_KEPT = 0.3
+"""A level of which fewer windows agree says nothing, and ends the refinement. Of a wrong pair's windows 5 % (restained)
+and 18 % (consecutive) agreed on the first level, of true pairs' 75 to 100 %."""
+FAR_UM = 400.0
 """Where no accepted window is nearer than this, the field so far holds on, or a piece without a partner would run off
 on the slope of its neighbour."""
 FAR_WEIGHT = 0.05
-TRUST_UM = 150.0
-"""Lost tissue this far from an accepted window is still interpolated to 1 µm: on drawn restained pairs the 99th
-percentile of the error there was 0.5 µm."""
+CLOSE_UM = 40.0
+"""As near as this to an accepted window the field is measured."""
+BRIDGE_UM = 150.0
+"""As near as this, with accepted windows on all four sides, it is interpolated; beyond the last one, extrapolated."""
+SIDES_UM = 240.0
+"""How far a side reaches."""
 MIN_AGREEMENT = 0.5
 """Share of the windows with a clear peak around a place that must agree with the field."""
 MIN_SUPPORT = 0.3
 """The same of all windows: by chance up to a tenth of windows without a partner agree."""
+MAX_NOISE_UM = {"restained": 0.7, "consecutive": 7.0}
+"""Largest scatter of neighbouring windows that still pins the field down to 1 µm; consecutive sections: to about 5."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,15 @@ PLANS: dict[Section, tuple[Plan, ...]] = {
         Plan(0.5, 64.0, 48.0, 3.0, 0.01),
     ),
     "consecutive": (
-        Plan(8.0, 1024.0, 256.0, 64.0, 0.1),
-        Plan(4.0, 512.0, 128.0, 32.0, 1.0),
+        Plan(8.0, 512.0, 128.0, 96.0, 1.0),
+        Plan(4.0, 256.0, 128.0, 32.0, 0.3),
     ),
 }
+
+
+STIFF = Plan(8.0, 768.0, 256.0, 192.0, 0.03)
+"""Before the others where the start has no field: sections bend by up to 150 µm. On a small piece the few windows of
+this level can be worse than a start that was bent already."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ def refine_windows(
     Args:
         he: The fixed slide.
         ihc: The moving slide.
-        start: `ihc_from_he`, right to about 90 µm in most places.
+        start: `ihc_from_he`, right to about 90 µm in most places, 180 where it is an affine.
         spec: The finest resolution.
         section: Restained: nuclei are the same. Consecutive: only shapes are.
         tissue: On the H&E slide, where to look; from its corner.
@@ -150,7 +160,8 @@ def refine_windows(
         SlideError: Pixels that do not decode.
     """
     finest = max(spec.mpp, he.mpp, ihc.mpp) * 0.8
-    plans = [plan for plan in PLANS[section] if plan.mpp >= finest]
+    bent = start.field_um is not None
+    plans = [plan for plan in (PLANS[section] if bent else (STIFF, *PLANS[section])) if plan.mpp >= finest]
     if not plans:
         coarsest = max(plan.mpp for plan in PLANS[section])
         return _skipped(
@@ -213,7 +224,7 @@ def _refine(
     residuals[:, 4] = last.shifts.peak
     residuals[:, 5] = last.kept
     residuals[:, 6] = summary["levels"][-1]["mpp"]
-    trust = _trust(last, grid_um)
+    trust = _trust(last, grid_um, max_noise_um=MAX_NOISE_UM[section])
     return Refinement(found, residuals, trust, summary)
 
 
@@ -237,7 +248,7 @@ def _fit(found: Transform, shifts: Shifts, plan: Plan, level: Level, *, size_um:
         return moved
 
     wanted = from_affine(shifts.at_um[kept], shifts.shift_um[kept])
-    far = cKDTree(shifts.at_um[kept]).query(shifts.at_um)[0] > FAR_STRIDES * stride_um
+    far = cKDTree(shifts.at_um[kept]).query(shifts.at_um)[0] > FAR_UM
     far &= ~kept
     still = from_affine(shifts.at_um[far], np.zeros((int(far.sum()), 2)))
     spline, belief = fit_spline(
@@ -263,6 +274,8 @@ def _fit(found: Transform, shifts: Shifts, plan: Plan, level: Level, *, size_um:
     left[has] = (found(at + shifts.shift_um[has] / he_mpp) - made(at)) * ihc_mpp
     believed = kept.copy()
     believed[kept] = belief[: int(kept.sum())] > 0
+    if believed.sum() < MIN_KEPT * len(kept):
+        return None
     step = np.linalg.norm(shifts.shift_um[kept], axis=1)
     record = {
         "mpp": level.mpp,
@@ -270,31 +283,43 @@ def _fit(found: Transform, shifts: Shifts, plan: Plan, level: Level, *, size_um:
         "clear": int(clear.sum()),
         "kept": int(believed.sum()),
         "moved_um": float(np.median(step)),
-        "left_um": float(np.median(np.linalg.norm(left[believed], axis=1))) if believed.any() else None,
+        "left_um": float(np.median(np.linalg.norm(left[believed], axis=1))),
         "unfolded_frac": float(smoothed.mean()),
     }
     return _Fit(made, shifts, clear, believed, left, smoothed, record)
 
 
-def _trust(fit: _Fit, grid_um: float) -> UInt8[np.ndarray, "h w"]:
-    """1 near accepted windows, unless too few of those around are accepted or the field had to be unfolded there."""
+def _trust(fit: _Fit, grid_um: float, *, max_noise_um: float) -> UInt8[np.ndarray, "h w"]:
+    """1 where the field is measured or bridged, most windows around agree, and neighbours scatter little."""
     shape = fit.smoothed.shape
     at = np.clip(np.floor(fit.shifts.at_um / grid_um).astype(int), 0, np.array(shape[::-1]) - 1)
 
-    def counts(chosen: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "h w"]:
+    def spread(chosen: Bool[np.ndarray, " n"], values: Float[np.ndarray, " n"] | float = 1.0) -> np.ndarray:
         plane = np.zeros(shape, np.float32)
-        np.add.at(plane, (at[chosen, 1], at[chosen, 0]), 1.0)
+        np.add.at(plane, (at[chosen, 1], at[chosen, 0]), values)
         return plane
 
-    supported = counts(fit.kept)
-    near = cv2.distanceTransform((supported == 0).astype(np.uint8), cv2.DIST_L2, 5) * grid_um <= TRUST_UM
-    side = 2 * round(TRUST_UM / grid_um) + 1
-    windows, clear, agreed = (
-        cv2.boxFilter(plane, -1, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)
-        for plane in (counts(np.ones_like(fit.kept)), counts(fit.clear), supported)
+    def around(plane: np.ndarray, side: int, anchor: tuple[int, int] = (-1, -1)) -> np.ndarray:
+        total: np.ndarray = cv2.boxFilter(
+            plane, -1, (side, side), anchor=anchor, normalize=False, borderType=cv2.BORDER_CONSTANT
+        )
+        return total
+
+    agreed = spread(fit.kept)
+    distance_um = cv2.distanceTransform((agreed == 0).astype(np.uint8), cv2.DIST_L2, 5) * grid_um
+    reach = round(SIDES_UM / grid_um) + 1
+    ends = (0, reach - 1)
+    enclosed = np.all([around(agreed, reach, (x, y)) > 0.5 for x in ends for y in ends], axis=0)
+    side = 2 * round(BRIDGE_UM / grid_um) + 1
+    least = np.maximum(
+        MIN_AGREEMENT * around(spread(fit.clear), side), MIN_SUPPORT * around(spread(np.ones_like(fit.kept)), side)
     )
-    least = np.maximum(np.maximum(MIN_AGREEMENT * clear, MIN_SUPPORT * windows), 2.5)
-    trusted: np.ndarray = near & (agreed >= least - 1e-3) & ~fit.smoothed
+    supported = around(agreed, side) >= np.maximum(least, 2.5) - 1e-3
+    scatter = scatter_um(fit.shifts, fit.kept)
+    known = ~np.isnan(scatter)
+    noise = np.sqrt(around(spread(known, scatter[known] ** 2), side) / np.maximum(around(spread(known), side), 1.0))
+    measured = (distance_um <= CLOSE_UM) | (distance_um <= BRIDGE_UM) & enclosed
+    trusted: np.ndarray = measured & supported & (noise <= max_noise_um) & ~fit.smoothed
     return trusted.astype(np.uint8)
 
 

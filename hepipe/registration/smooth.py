@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage, sparse
 
-MEMBRANE = 1e-3
+MEMBRANE = 1e-5
 """Weight of first against second differences: keeps the far side of a hole from running off, invisible elsewhere."""
 REWEIGHTS = 6
 CG_STEPS = 400

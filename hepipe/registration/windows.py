@@ -289,14 +289,10 @@ def agree_with_neighbours(
         tolerance_um: Added to the neighbours' own spread.
         factor: Of tolerance and spread that a window may lie off.
     """
-    size = shifts.place.max(axis=0) + 1 if len(shifts.place) else np.zeros(2, int)
-    lattice = np.full((int(size[1]) + 2, int(size[0]) + 2, 2), np.nan)
-    column, row = shifts.place[good].T + 1
-    lattice[row, column] = shifts.shift_um[good]
-    around = np.stack([lattice[row + dy, column + dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dx or dy])
     kept = good.copy()
     if not good.any():
         return kept
+    around = _neighbours(shifts, good)
     count = (~np.isnan(around[..., 0])).sum(axis=0)
     lonely = count < 2
     filled = np.where(np.isnan(around[..., :1]).all(axis=0)[None], 0.0, around)
@@ -305,3 +301,27 @@ def agree_with_neighbours(
     off = np.linalg.norm(shifts.shift_um[good] - middle, axis=1)
     kept[np.flatnonzero(good)[(off > factor * (spread + tolerance_um)) | lonely]] = False
     return kept
+
+
+def scatter_um(shifts: Shifts, good: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Noise of single windows: how far they lie off the mean of two opposite neighbours; nan where there are none."""
+    scatter = np.full(len(good), np.nan)
+    if not good.any():
+        return scatter
+    around = _neighbours(shifts, good)
+    # Of three equal and independent errors: one, and two halves.
+    opposite = np.stack([around[first] + around[7 - first] for first in range(4)]) / 2
+    off = np.linalg.norm(shifts.shift_um[good] - opposite, axis=2) / np.sqrt(1.5)
+    known = ~np.isnan(off)
+    total = np.where(known, off, 0.0).sum(axis=0)
+    scatter[good] = np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+    return scatter
+
+
+def _neighbours(shifts: Shifts, good: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "8 m 2"]:
+    """For each of the m good windows the shifts of its eight neighbours, row by row; nan where one is not good."""
+    size = shifts.place.max(axis=0) + 3
+    lattice = np.full((int(size[1]), int(size[0]), 2), np.nan)
+    column, row = shifts.place[good].T + 1
+    lattice[row, column] = shifts.shift_um[good]
+    return np.stack([lattice[row + dy, column + dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dx or dy])

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hepipe.geometry import Transform
+from hepipe.geometry import Transform, translation
 from hepipe.registration.refine import refine_windows
 from hepipe.registration.transform import fold_frac
 from hepipe.registration_spec import RefineSpec
@@ -97,8 +97,8 @@ def test_its_windows_and_its_trust_say_so(refined):
     assert set(refined.residuals[:, 6]) == {2.0}
     assert refined.trust is not None
     assert refined.trust.shape == refined.transform.field_um.shape[1:]
-    assert refined.trust[5:75, 5:75].mean() == 1
-    assert [level["mpp"] for level in refined.summary["levels"]] == [4.0, 2.0, 2.0, 2.0]
+    assert refined.trust[8:72, 8:72].mean() == 1
+    assert [level["mpp"] for level in refined.summary["levels"]] == [8.0, 4.0, 2.0, 2.0, 2.0]
 
 
 def test_the_result_is_the_same_for_any_number_of_workers(pair, refined):
@@ -154,6 +154,13 @@ def test_a_start_with_its_own_field_loses_what_it_made_up(pair):
     assert np.median(error_px(start, TISSUE)) > 3
     assert np.percentile(error_px(found.transform, blob(70, 70, 570, 570)), 90) < 0.2
     assert fold_frac(found.transform) == 0
+    assert [level["mpp"] for level in found.summary["levels"]] == [4.0, 2.0, 2.0, 2.0]
+
+
+def test_a_stiff_start_60_um_off_is_caught(pair):
+    start = Transform(translation(-30.0, 5.0), MPP, MPP)
+    found = refine_windows(*pair, start, FAST, section="restained", tissue=TISSUE, tissue_mpp=MPP)
+    assert np.percentile(error_px(found.transform, blob(70, 70, 570, 570)), 90) < 0.2
 
 
 def test_another_section_leaves_the_start_as_it_is_and_says_why(pair):
