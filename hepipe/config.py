@@ -132,7 +132,7 @@ class AlignmentSpec(Spec):
         0.8, gt=0, description="Largest shift of an aligned tile, µm: 99 % of drawn tissue off by over 1 µm has more."
     )
     far_um: float = Field(2.0, gt=0, description="A larger shift: misaligned, µm.")
-    min_peak: float = Field(0.4, description="Least correlation of an aligned tile, of haematoxylin in windows.")
+    min_peak: float = Field(0.3, description="Least correlation of an aligned tile, of haematoxylin in windows.")
     unlike_peak: float = Field(0.1, description="Less correlation: misaligned.")
     min_matched_frac: float = Field(0.5, ge=0, le=1, description="Least share of windows with a partner when aligned.")
     beyond_matched_frac: float = Field(0.1, ge=0, le=1, description="A smaller share: beyond the search range.")

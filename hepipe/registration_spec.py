@@ -103,11 +103,16 @@ class GateSpec(Spec):
 
 
 class ConsecutiveGateSpec(GateSpec):
-    """The defaults of the next section, which shrinks otherwise and shares structure but no nuclei."""
+    """The defaults of the next section, which shrinks otherwise and shares structure but no nuclei.
 
+    Of 41 pairs of strangers none had a similarity of 0.165 (0.159 at most); seven true pairs had 0.175 and more, four
+    of them faint sections of lung. Of all leads above 0.04 strangers' went with a similarity of at most 0.134.
+    """
+
+    review_similarity: float = Field(0.165, description="As above.")
     review_stiff: float = Field(0.05, description="As above, before the deformable steps.")
     min_stiff_lead: float = Field(0.03, description="As above.")
-    review_stiff_lead: float = Field(0.045, description="As above.")
+    review_stiff_lead: float = Field(0.04, description="As above.")
     scale_tolerance: float = Field(0.08, gt=0, description="As above.")
     min_kept_frac: float = Field(0.1, ge=0, le=1, description="As above.")
     max_p50_um: float = Field(10.0, gt=0, description="As above.")
