@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ GEOJSON = (".geojson", ".json")
 FLAG = "extrapolated"
 MAX_BYTES = 256_000_000
 """Of a file, which is held whole: about 5 million rows of a table, or 300,000 cells of QuPath."""
+BATCH = 20_000
+"""Points moved at once: what is held beside the file's own text stays small."""
 MAX_PX0 = 1e7
 """No scanner makes slides of more px; larger numbers are other units, or no coordinates."""
 SEPARATORS = (",", ";", "\t")
@@ -141,62 +144,100 @@ def warp_table(text: str, way: Way, *, name: str) -> tuple[str, Moved]:
         ConfigError: No such columns, a row of another length, a coordinate that is none.
     """
     mark = "\ufeff" if text.startswith("\ufeff") else ""
-    records = list(_records(text.removeprefix(mark)))
-    if records[-1][0].count('"') % 2:
-        raise ConfigError(f"{name}: row {len(records)} opens a quote that no row closes; correct the row")
-    first = next((index for index, (line, _) in enumerate(records) if line.strip()), 0)
-    separator, header = _header(records[first][0], name)
-    x, y = (_column(header, axis, name) for axis in "xy")
-    flag = header.index(FLAG) if FLAG in header else None
-    rows: list[tuple[int, list[str]]] = []
-    for index, (line, _) in enumerate(records[first + 1 :], start=first + 1):
-        if not line.strip():
-            continue
-        cells = _cells(line, separator)
-        if len(cells) != len(header):
-            raise ConfigError(
-                f"{name}: row {index + 1} has {len(cells)} columns, its header {len(header)}; correct the row"
-            )
-        rows.append((index, cells))
-    if not rows:
+    records = enumerate(_records(text.removeprefix(mark)), start=1)
+    made = [mark]
+    for _, (line, end) in records:
+        if line.strip():
+            break
+        made.append(line + end)
+    table = _Table(line, way, name)
+    made += [line, table.heading, end]
+    for number, record in records:
+        table.add(number, record)
+        if len(table.waiting) >= BATCH:
+            made.append(table.flush())
+    made.append(table.flush())
+    if not table.moved.points:
         raise ConfigError(f"{name}: a header and no points below it")
-    points = np.array(
-        [
-            [_coordinate(cells[at], f"{name}: row {index + 1}, column {header[at]}") for at in (x, y)]
-            for index, cells in rows
-        ]
-    )
-    places, beyond = _move(points, way, name=name)
-    for (index, cells), place, out in zip(rows, places, beyond, strict=True):
-        cells[x], cells[y] = repr(float(place[0])), repr(float(place[1]))
-        if flag is None:
+    return "".join(made), table.moved
+
+
+class _Table:
+    """Rows of a table, moved a batch at a time."""
+
+    def __init__(self, line: str, way: Way, name: str) -> None:
+        self._way, self._name = way, name
+        self._separator, self._header = _header(line, name)
+        self._x, self._y = (_column(self._header, axis, name) for axis in "xy")
+        self._flag = self._header.index(FLAG) if FLAG in self._header else None
+        self.heading = "" if self._flag is not None else self._separator + FLAG
+        self.waiting: list[tuple[int, list[str] | None, str]] = []
+        self.moved = Moved(0, 0)
+
+    def add(self, number: int, record: tuple[str, str]) -> None:
+        """Take the n-th record of the file; an empty one stays as it is."""
+        line, end = record
+        if not line.strip():
+            self.waiting.append((number, None, line + end))
+            return
+        cells = _cells(line, self._separator)
+        if line.count('"') % 2:
+            raise ConfigError(f"{self._name}: row {number} opens a quote that no row closes; correct the row")
+        if len(cells) != len(self._header):
+            raise ConfigError(
+                f"{self._name}: row {number} has {len(cells)} columns, its header {len(self._header)}; correct the row"
+            )
+        self.waiting.append((number, cells, end))
+
+    def flush(self) -> str:
+        """What has been added since, moved."""
+        rows = [(number, cells) for number, cells, _ in self.waiting if cells is not None]
+        if rows:
+            points = np.array(
+                [[self._coordinate(number, cells, at) for at in (self._x, self._y)] for number, cells in rows]
+            )
+            places, beyond = _move(points, self._way, name=self._name)
+            for (number, cells), place, out in zip(rows, places.tolist(), beyond.tolist(), strict=True):
+                cells[self._x], cells[self._y] = repr(place[0]), repr(place[1])
+                self._mark(number, cells, out)
+            self.moved = Moved(self.moved.points + len(rows), self.moved.extrapolated + int(beyond.sum()))
+        made = "".join(end if cells is None else self._separator.join(cells) + end for _, cells, end in self.waiting)
+        self.waiting = []
+        return made
+
+    def _mark(self, number: int, cells: list[str], out: bool) -> None:
+        if self._flag is None:
             cells.append(str(int(out)))
-        elif (before := cells[flag].strip(' "')) not in ("0", "1"):
-            raise ConfigError(f"{name}: row {index + 1}, column {FLAG} is {_shown(before)}, 0 or 1 expected; rename it")
-        else:
-            cells[flag] = str(int(out or before == "1"))
-        records[index] = (separator.join(cells), records[index][1])
-    if flag is None:
-        records[first] = (records[first][0] + separator + FLAG, records[first][1])
-    return mark + "".join(line + end for line, end in records), Moved(len(rows), int(beyond.sum()))
+            return
+        before = cells[self._flag].strip(' "')
+        if before not in ("0", "1"):
+            raise ConfigError(
+                f"{self._name}: row {number}, column {FLAG} is {_shown(before)}, 0 or 1 expected; rename it"
+            )
+        cells[self._flag] = str(int(out or before == "1"))
+
+    def _coordinate(self, number: int, cells: list[str], at: int) -> float:
+        text = cells[at].strip().strip('"').strip()
+        try:
+            # Python alone would take 1_000 and digits of other scripts.
+            value = float(text) if text.isascii() and "_" not in text else math.nan
+        except ValueError:
+            value = math.nan
+        return _checked(value, f"{self._name}: row {number}, column {self._header[at]}", text)
 
 
-def _records(text: str) -> list[tuple[str, str]]:
+def _records(text: str) -> Iterator[tuple[str, str]]:
     """Lines and their ends; a line end inside quotes ends no line."""
-    parts = re.split(r"(\r\n|\n|\r)", text)
-    records: list[tuple[str, str]] = []
-    held: list[str] = []
+    start = begun = 0
     quoted = False
-    for line, end in zip(parts[::2], (*parts[1::2], ""), strict=True):
-        held.append(line)
-        quoted ^= bool(line.count('"') % 2)
-        if quoted and end:
-            held.append(end)
-            continue
-        if line or end or len(held) > 1:
-            records.append(("".join(held), end))
-        held = []
-    return records
+    for found in re.finditer(r"\r\n|\n|\r", text):
+        quoted ^= bool(text.count('"', start, found.start()) % 2)
+        start = found.end()
+        if not quoted:
+            yield text[begun : found.start()], found.group()
+            begun = start
+    if begun < len(text):
+        yield text[begun:], ""
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -232,16 +273,6 @@ def _column(header: list[str], axis: str, name: str) -> int:
     if len(found) > 1:
         raise ConfigError(f"{name}: {len(found)} columns {axis}, one expected; rename the others")
     return found[0]
-
-
-def _coordinate(cell: str, where: str) -> float:
-    text = cell.strip().strip('"').strip()
-    try:
-        # Python alone would take 1_000 and digits of other scripts.
-        value = float(text) if text.isascii() and "_" not in text else math.nan
-    except ValueError:
-        value = math.nan
-    return _checked(value, where, text)
 
 
 def _checked(value: float | int, where: str, found: object) -> float:
@@ -292,10 +323,14 @@ def warp_geojson(text: str, way: Way, *, name: str) -> tuple[str, Moved]:
         moved = _Geometries(way, name)
         for number, feature in enumerate(features, start=1):
             moved.gather(feature, number)
-        counts = moved.move()
+            if moved.waiting >= BATCH:
+                moved.flush()
+        moved.flush()
+        if not moved.moved.points:
+            raise ConfigError(f"{name}: its features hold no positions")
         if isinstance(document, dict):
             document.pop("bbox", None)
-        return mark + json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n", counts
+        return mark + json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n", moved.moved
     except (ValueError, RecursionError) as error:
         reason = "nested without end" if isinstance(error, RecursionError) else f"no JSON ({error})"
         raise ConfigError(f"{name}: {reason}; GeoJSON as QuPath exports it expected") from None
@@ -315,7 +350,7 @@ def _features(document: Any, name: str) -> list[dict[str, Any]]:
 
 
 class _Geometries:
-    """Positions of all features gathered, moved together, and put back where they stood."""
+    """Positions of features gathered, moved together, and put back where they stood."""
 
     def __init__(self, way: Way, name: str) -> None:
         self._way = way
@@ -323,6 +358,7 @@ class _Geometries:
         self._slots: list[list[Any]] = []
         self._owners: list[dict[str, Any]] = []
         self._points: list[tuple[float, float]] = []
+        self.moved = Moved(0, 0)
 
     def gather(self, feature: dict[str, Any], number: int) -> None:
         """Take the positions of one feature; the n-th of the file."""
@@ -335,10 +371,15 @@ class _Geometries:
             if feature.get(key) is not None:
                 self._geometry(feature[key], feature, f"{where}, {key}")
 
-    def move(self) -> Moved:
-        """Send all positions through the transform and flag the features of those beyond the field."""
+    @property
+    def waiting(self) -> int:
+        """Positions gathered and not yet moved."""
+        return len(self._points)
+
+    def flush(self) -> None:
+        """Send what has been gathered through the transform; flag the features of positions beyond the field."""
         if not self._points:
-            raise ConfigError(f"{self._name}: its features hold no positions")
+            return
         places, beyond = _move(np.array(self._points), self._way, name=self._name)
         for slot, place in zip(self._slots, places.tolist(), strict=True):
             slot[:2] = place
@@ -347,7 +388,8 @@ class _Geometries:
             if feature.get("properties") is None:
                 feature["properties"] = {}
             feature["properties"][FLAG] = True
-        return Moved(len(self._points), int(beyond.sum()))
+        self.moved = Moved(self.moved.points + len(places), self.moved.extrapolated + int(beyond.sum()))
+        self._slots, self._owners, self._points = [], [], []
 
     def _geometry(self, geometry: Any, feature: dict[str, Any], where: str) -> None:
         kind = geometry.get("type") if isinstance(geometry, dict) else None

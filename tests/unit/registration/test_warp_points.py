@@ -46,6 +46,18 @@ def test_separator_order_of_columns_and_last_line_end_are_kept(separator, header
     assert made == f"{header}{separator}extrapolated\n{expected}{separator}0{end}"
 
 
+def test_empty_lines_stay_where_they_are_and_batches_leave_no_trace(monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 3)
+    text = "\r\n \nX,Y\n" + "".join(f"{n},{n}\n\n" for n in range(10))
+    made, moved = warp_table(text, SHIFT, name="p.csv")
+    assert made == "\r\n \nX,Y,extrapolated\n" + "".join(f"{n + 10.0},{n - 0.5},0\n\n" for n in range(10))
+    assert moved.points == 10
+    features = [feature({"type": "LineString", "coordinates": [[n, n], [n, 200]]}) for n in range(7)]
+    made, moved = warp_geojson(json.dumps(features), SHIFT, name="p.geojson")
+    assert [one["geometry"]["coordinates"][0] for one in json.loads(made)] == [[n + 10.0, n - 0.5] for n in range(7)]
+    assert (moved.points, moved.extrapolated) == (14, 7)
+
+
 def test_a_cell_with_line_ends_in_quotes_is_one_cell():
     made, moved = warp_table('x,y,note\n1,2,"two\nlines, here"\n3,4,z\n', SHIFT, name="p.csv")
     assert made == 'x,y,note,extrapolated\n11.0,1.5,"two\nlines, here",0\n13.0,3.5,z,0\n'
