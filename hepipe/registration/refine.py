@@ -294,7 +294,7 @@ def _trust(fit: _Fit, grid_um: float, *, max_noise_um: float) -> UInt8[np.ndarra
     shape = fit.smoothed.shape
     at = np.clip(np.floor(fit.shifts.at_um / grid_um).astype(int), 0, np.array(shape[::-1]) - 1)
 
-    def spread(chosen: Bool[np.ndarray, " n"], values: Float[np.ndarray, " n"] | float = 1.0) -> np.ndarray:
+    def spread(chosen: Bool[np.ndarray, " n"], values: Float[np.ndarray, " m"] | float = 1.0) -> np.ndarray:
         plane = np.zeros(shape, np.float32)
         np.add.at(plane, (at[chosen, 1], at[chosen, 0]), values)
         return plane
