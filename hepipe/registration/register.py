@@ -16,7 +16,7 @@ from hepipe.geometry import Transform, identity
 from hepipe.registration.affine import refine_affine
 from hepipe.registration.elastic import refine_elastic
 from hepipe.registration.landmarks import Landmarks, check_landmarks, fit_landmarks
-from hepipe.registration.overview import Pictures, read_pictures
+from hepipe.registration.overview import Pictures, faint_features, read_pictures
 from hepipe.registration.pieces import Pieces, mask_out, match_pieces, relabel
 from hepipe.registration.scale import scale_doubt, scale_suspicion
 from hepipe.registration.score import Judge, Likeness, landmark_error, residual_summary
@@ -192,9 +192,9 @@ def _take(step: Step, start: Transform, case: _Case) -> _Proposal:
     if step == "affine":
         return _Proposal(pictures.large(_affine(case, small)))
     if step == "elastic":
-        return _Proposal(
-            pictures.large(refine_elastic(judge.fixed, judge.moving, small, smoothness=spec.elastic.smoothness))
-        )
+        # Not the judge's features: their threshold takes faint walls for glass.
+        fixed, moving = (faint_features(picture) for picture in (pictures.fixed, pictures.moving))
+        return _Proposal(pictures.large(refine_elastic(fixed, moving, small, smoothness=spec.elastic.smoothness)))
     from hepipe.registration.sitk import refine_simpleitk
 
     own = spec.simpleitk
