@@ -159,7 +159,7 @@ def refine_windows(
     Raises:
         SlideError: Pixels that do not decode.
     """
-    finest = max(spec.mpp, he.mpp, ihc.mpp) * 0.8
+    finest = max(spec.mpp, he.mpp, ihc.mpp) * 0.9
     bent = start.field_um is not None
     plans = [plan for plan in (PLANS[section] if bent else (STIFF, *PLANS[section])) if plan.mpp >= finest]
     if not plans:

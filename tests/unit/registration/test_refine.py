@@ -173,10 +173,10 @@ def test_another_section_leaves_the_start_as_it_is_and_says_why(pair):
 
 @pytest.mark.parametrize("section", ["restained", "consecutive"])
 def test_a_picture_coarser_than_every_level_is_left_alone(section):
-    he, ihc = (ArraySlide(np.full((64, 64, 3), 200, np.uint8), mpp=20.0, slide_id=f"case-{s}") for s in ("he", "ihc"))
-    start = Transform(np.eye(3), 20.0, 20.0)
+    he, ihc = (ArraySlide(np.full((64, 64, 3), 200, np.uint8), mpp=10.0, slide_id=f"case-{s}") for s in ("he", "ihc"))
+    start = Transform(np.eye(3), 10.0, 10.0)
     found = refine_windows(
-        he, ihc, start, RefineSpec(), section=section, tissue=np.ones((64, 64), bool), tissue_mpp=20.0
+        he, ihc, start, RefineSpec(), section=section, tissue=np.ones((64, 64), bool), tissue_mpp=10.0
     )
     assert found.transform is start
     assert "coarser" in found.summary["skipped"]
