@@ -132,14 +132,6 @@ def optimize_deeperhistreg(
     return DeeperHistReg(pictures.large(together), note, matches if matches >= 0 else None)
 
 
-def refine_deeperhistreg(pictures: Pictures, start: Transform, spec: RegistrationSpec, *, case_id: str) -> Transform:
-    """The step between the pictures given, as a transform between them."""
-    found = optimize_deeperhistreg(
-        pictures, pictures.large(start), spec.deeperhistreg, threads=spec.threads, case_id=case_id
-    )
-    return start if found.transform is None else pictures.small(found.transform)
-
-
 def on_canvas(
     picture: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "ch cw 3"], tuple[int, int]]:

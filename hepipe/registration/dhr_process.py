@@ -23,15 +23,14 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64
 
+from hepipe.registration.dhr import BAD_CONFIG, STRIDE
+
 LEARNING_RATES = (0.005, 0.0025)
 """Of the coarsest level and of all others, from the package's preset default_nonrigid_fast."""
 LEAST_PX = 8
 """Shorter side of the coarsest level: windows of 7 px must fit."""
 MIN_MATCHES = 4
 """Fewer fix no rigid placement: two do, exactly, however wrong they are."""
-STRIDE = 4
-"""The result holds every fourth px of the displacement, which is how it is stored."""
-BAD_CONFIG = 78
 PR_SET_PDEATHSIG = 1
 SECTIONS = ("initial_registration_params", "nonrigid_registration_params")
 OPTIONAL = {
