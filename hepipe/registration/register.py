@@ -126,6 +126,7 @@ def register(
     inverse = invert(chain.found, a_size_px0=he.size_px0, b_size_px0=ihc.size_px0)
     summary = {
         "section": section,
+        "verdict": status.state,
         "unit": "px" if pictures.free_scale else "µm",
         "mpp": pictures.mpp,
         "chain": chain.steps,
