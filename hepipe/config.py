@@ -41,7 +41,7 @@ class SlidesSpec(Spec):
 class TissueSpec(Spec):
     """How tissue is found on both slides."""
 
-    revision: Literal[1] = 1
+    revision: Literal[2] = 2
     mpp: float = Field(8.0, gt=0, description="Resolution of the masks, µm per px; coarser slides use their own.")
     channel: Literal["saturation", "od"] = Field("od", description="What Otsu's threshold is taken of.")
     close_um: float = Field(24.0, ge=0, description="Radius of the closing, µm.")

@@ -17,7 +17,7 @@ from hepipe.registration.affine import refine_affine
 from hepipe.registration.elastic import refine_elastic
 from hepipe.registration.landmarks import Landmarks, check_landmarks, fit_landmarks
 from hepipe.registration.overview import Pictures, faint_features, read_pictures
-from hepipe.registration.pieces import Pieces, mask_out, match_pieces, relabel
+from hepipe.registration.pieces import STAINS, Pieces, mask_out, match_pieces, relabel
 from hepipe.registration.scale import scale_doubt, scale_suspicion
 from hepipe.registration.score import Judge, Likeness, landmark_error, residual_summary
 from hepipe.registration.search import choose_start
@@ -122,6 +122,11 @@ def register(
     before = identity(fixed_mpp=he.mpp, moving_mpp=ihc.mpp)
     chain = _run(case, before)
     labelled = relabel(matched, whole, chain.found)
+    if [labelled.out(stain) for stain in STAINS] != [matched.out(stain) for stain in STAINS]:
+        # Tissue that turned out to have no partner speaks neither for nor against the rest.
+        pictures = mask_out(whole, labelled)
+        judge = Judge(pictures)
+        case = dataclasses.replace(case, pictures=pictures, judge=judge)
     status, known = _verdict(case, chain, labelled, accepted=accepted)
     inverse = invert(chain.found, a_size_px0=he.size_px0, b_size_px0=ihc.size_px0)
     summary = {
