@@ -153,7 +153,7 @@ def _run(case: _Case, before: Transform) -> _Chain:
     likeness = case.judge.score(found)
     steps: list[dict[str, Any]] = []
     evidence: dict[str, np.ndarray] = {}
-    for step in case.spec.chain:
+    for step in getattr(case.spec.chain, case.section):
         tried = _take(step, found, case)
         score = likeness if tried.transform is None else case.judge.score(tried.transform)
         problem = "" if tried.transform is None else _objection(step, tried.transform, likeness, score)
@@ -292,6 +292,7 @@ def _verdict(
             gate,
             he_mpp=pictures.fixed_mpp,
             ihc_mpp=pictures.moving_mpp,
+            local=judge.local_sizes(chain.found),
             are_known=not pictures.free_scale,
         ),
         fold_frac=folds["fold_frac"],
@@ -333,7 +334,7 @@ def _landmark_report(case: _Case, found: Transform) -> dict[str, Any] | None:
     if landmarks is None:
         return None
     # Held against a registration only where that did not follow them.
-    against = None if "landmarks" in case.spec.chain else found
+    against = None if "landmarks" in getattr(case.spec.chain, case.section) else found
     known = check_landmarks(case.case_id, landmarks, he=case.he, ihc=case.ihc, ihc_from_he=against)
     error = landmark_error(found, landmarks.he_px0, landmarks.ihc_px0, ihc_size_px0=case.ihc.size_px0)
     return {**error, "notes": known}

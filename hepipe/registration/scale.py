@@ -30,7 +30,15 @@ class ScaleSuspicion:
     text: str
 
 
-def scale_doubt(found: float, gate: GateSpec, *, he_mpp: float, ihc_mpp: float, are_known: bool = True) -> str:
+def scale_doubt(
+    found: float,
+    gate: GateSpec,
+    *,
+    he_mpp: float,
+    ihc_mpp: float,
+    local: tuple[float, float] | None = None,
+    are_known: bool = True,
+) -> str:
     """Which stated mpp cannot be right, in words; empty when both can.
 
     Args:
@@ -38,14 +46,19 @@ def scale_doubt(found: float, gate: GateSpec, *, he_mpp: float, ihc_mpp: float, 
         gate: Its `scale_tolerance` allows for shrinkage of the next section; the same section has none.
         he_mpp: As stated, µm per px at level 0.
         ihc_mpp: The same of the IHC slide.
+        local: Between what the size varies over the tissue. A warp of 120 µm can shrink a piece of 2.5 mm by 10 %, but
+            not evenly (seen on drawn pairs): where some of the tissue has the stated size, no mpp is wrong.
         are_known: False where an mpp is the word `unknown`: then there is nothing to doubt.
     """
-    if not are_known or abs(found - 1.0) <= gate.scale_tolerance:
+    tolerance = gate.scale_tolerance
+    low, high = (found, found) if local is None else local
+    some_fits = low <= 1.0 + tolerance and high >= 1.0 - tolerance
+    if not are_known or abs(found - 1.0) <= tolerance or some_fits:
         return ""
     return (
         f"mpp_ihc or mpp_he is suspect: by them the IHC tissue is {found:.2f} times as large as the H&E tissue, within "
-        f"{gate.scale_tolerance:.0%} of 1 expected; mpp_ihc {ihc_mpp / found:.4g} (in place of {ihc_mpp:.4g}) or "
-        f"mpp_he {he_mpp * found:.4g} (in place of {he_mpp:.4g}) would fit: correct the slide sheet"
+        f"{tolerance:.0%} of 1 expected; mpp_ihc {ihc_mpp / found:.4g} (in place of {ihc_mpp:.4g}) or mpp_he "
+        f"{he_mpp * found:.4g} (in place of {he_mpp:.4g}) would fit: correct the slide sheet"
     )
 
 

@@ -112,19 +112,36 @@ class Judge:
         along = np.linalg.svd(fixed.T @ moved, compute_uv=False)
         return float(along.sum() / (fixed**2).sum())
 
+    def local_sizes(self, transform: Transform) -> tuple[float, float]:
+        """Between what the section's size varies over the H&E tissue: 5th and 95th percentile, as `size` measures it.
+
+        A wrong mpp makes all of the tissue larger or smaller, a warp some of it.
+        """
+        low, high = np.percentile(np.sqrt(np.maximum(self._on_tissue(transform), 0)), (5, 95))
+        return float(low), float(high)
+
     def folds(self, transform: Transform) -> dict[str, float]:
         """Least and largest Jacobian determinant over the H&E tissue, and the share of it that is 0 or less."""
+        values = self._on_tissue(transform)
+        return {
+            "jac_min": float(values.min()),
+            "jac_max": float(values.max()),
+            "fold_frac": float((values <= 0).mean()),
+        }
+
+    def _on_tissue(self, transform: Transform) -> Float[np.ndarray, " n"]:
+        """The Jacobian determinant between grid points on H&E tissue, positive where nothing folds; never empty."""
         determinant = jacobian(transform)
         if transform.field_um is None:
-            return _spread_of_jacobian(determinant.ravel())
+            return determinant.ravel()
         comparison, mpp = self._fine
         height, width = comparison.fixed.shape[1:]
         size = (round(width * mpp / transform.fixed_mpp), round(height * mpp / transform.fixed_mpp))
         points, shape = grid_points(size, mpp=transform.fixed_mpp, grid_um=transform.grid_um)
         mask = sample_field(comparison.fixed[-1:].repeat(2, axis=0), points * (transform.fixed_mpp / mpp))[0][:, 0]
         rows, columns = (min(a, b) for a, b in zip(shape, determinant.shape, strict=True))
-        on_tissue = mask.reshape(shape)[:rows, :columns] > 0.5
-        return _spread_of_jacobian(determinant[:rows, :columns][on_tissue])
+        values: np.ndarray = determinant[:rows, :columns][mask.reshape(shape)[:rows, :columns] > 0.5]
+        return values if values.size else np.ones(1)
 
     def _at(self, longest: int, sigma: float, mpp: float) -> tuple[Comparison, float]:
         factor = min(1.0, longest / max(self.fixed.shape[1:]))
@@ -143,11 +160,6 @@ def _dice(comparison: Comparison, at: Float32[np.ndarray, "2 h w"]) -> float:
     moving = look(comparison.moving[-1], at) > 0.5
     both = int(fixed.sum()) + int(moving.sum())
     return 2 * int((fixed & moving).sum()) / both if both else 0.0
-
-
-def _spread_of_jacobian(values: Float[np.ndarray, " n"]) -> dict[str, float]:
-    some = values if values.size else np.ones(1)
-    return {"jac_min": float(some.min()), "jac_max": float(some.max()), "fold_frac": float((some <= 0).mean())}
 
 
 def residual_summary(residuals: Float32[np.ndarray, "n 7"] | None) -> dict[str, Any] | None:

@@ -79,6 +79,9 @@ def test_a_wrong_mpp_is_named_with_the_value_that_would_fit():
     assert scale_doubt(1.015, GATE, he_mpp=0.25, ihc_mpp=0.25) == ""
     assert scale_doubt(1.05, ConsecutiveGateSpec(), he_mpp=0.25, ihc_mpp=0.25) == ""
     assert scale_doubt(1.5, GATE, he_mpp=1.0, ihc_mpp=1.0, are_known=False) == ""
+    # A warp makes some of the tissue smaller, a wrong mpp all of it.
+    assert scale_doubt(0.9, GATE, he_mpp=0.25, ihc_mpp=0.25, local=(0.84, 0.99)) == ""
+    assert scale_doubt(0.9, GATE, he_mpp=0.25, ihc_mpp=0.25, local=(0.88, 0.92)).startswith("mpp_ihc or mpp_he")
     doubt = scale_doubt(1.5, GATE, he_mpp=0.25, ihc_mpp=0.375)
     assert "1.50 times" in doubt
     assert "mpp_ihc 0.25 (in place of 0.375)" in doubt
@@ -165,6 +168,10 @@ def test_folds_are_counted_on_tissue_alone(section):
     assert found["fold_frac"] > 0
     assert found["jac_min"] < 0 < 1 < found["jac_max"]
     assert judge.folds(Transform(scaling(1.1), MPP, MPP))["jac_min"] == pytest.approx(1.21)
+    assert judge.local_sizes(Transform(scaling(1.1), MPP, MPP)) == pytest.approx((1.1, 1.1))
+    stretched = np.zeros((2, 56, 56))
+    stretched[0, :, 28:] = 16.0 * 0.21 * np.arange(28)  # the right half, in x
+    assert judge.local_sizes(Transform(np.eye(3), MPP, MPP, stretched, 16.0)) == pytest.approx((1.0, 1.1))
 
 
 def test_errors_of_landmarks_are_in_the_ihc_frame():
