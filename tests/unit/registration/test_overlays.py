@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from registration_drawing import MPP, as_slides, draw_section
 
+from hepipe.errors import StoreError
 from hepipe.geometry import Transform, identity, translation
 from hepipe.registration.overlays import (
     EDGE,
@@ -19,7 +20,7 @@ from hepipe.registration.overview import read_pictures
 from hepipe.registration.pictures import draw_case, draw_details, draw_registration
 from hepipe.slides.picture import ArraySlide
 from hepipe.status import failed
-from hepipe.stores.arrays import Registered, TissueMasks
+from hepipe.stores.arrays import Registered, TissueMasks, read_registered, write_registered
 from hepipe.stores.provenance import Provenance
 
 SIDE = 224
@@ -157,3 +158,17 @@ def test_a_failed_pair_is_shown_as_it_was_proposed(tmp_path):
     assert facts["status"]["reason"] == "not alike"
     with Image.open(folder / "warped.jpg") as warped, Image.open(folder / "he.jpg") as he:
         assert warped.size == he.size
+
+
+def test_windows_that_found_nothing_are_stored_and_read_back(tmp_path):
+    rows = windows()
+    rows[:5, 2:5] = np.nan
+    still = identity(fixed_mpp=MPP, moving_mpp=MPP)
+    made = Provenance(artefact="registered", subject="C1")
+    write = {"ihc_from_he": still, "he_from_ihc": still, "summary": {}}
+    write_registered(tmp_path / "t.zarr", made, **write, evidence={"residuals": rows})
+    np.testing.assert_array_equal(read_registered(tmp_path / "t.zarr").evidence["residuals"], rows)
+    rows[0, 0] = np.inf
+    write_registered(tmp_path / "t.zarr", made, **write, evidence={"residuals": rows})
+    with pytest.raises(StoreError, match="no finite number"):
+        read_registered(tmp_path / "t.zarr")
