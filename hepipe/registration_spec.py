@@ -19,11 +19,7 @@ Step = Literal["search", "affine", "elastic", "refine", "deeperhistreg", "simple
 class ChainsSpec(Spec):
     """Steps by kind of section, each starting from the one before; a plain list stands for both kinds."""
 
-    restained: tuple[Step, ...] = Field(
-        ("search", "affine", "refine"),
-        min_length=1,
-        description="Windows of the same nuclei see all that `elastic` would, and sharper.",
-    )
+    restained: tuple[Step, ...] = Field(("search", "affine", "elastic", "refine"), min_length=1)
     consecutive: tuple[Step, ...] = Field(("search", "affine", "elastic", "refine"), min_length=1)
 
     @model_validator(mode="before")

@@ -54,7 +54,7 @@ def test_the_paper_s_preset_aligns_by_itself_and_counts_its_matches(section, tis
     spec = RegistrationSpec.model_validate(
         {"preset": "her2match", "deeperhistreg": {"overview_px": 224, "parameters": QUICK}}
     )
-    assert spec.chain == ("deeperhistreg",)
+    assert spec.chain.restained == spec.chain.consecutive == ("deeperhistreg",)
     assert spec.deeperhistreg.preset == "default_initial_nonrigid_high_resolution"
     he, ihc = as_slides(section, moved)
     # A start that is wrong by far: the alignment of its own takes its place.

@@ -13,7 +13,7 @@ from hepipe.registration_spec import GateSpec, GatesSpec, RegistrationSpec, Sear
 from hepipe.slides.picture import ArraySlide
 from hepipe.stores.arrays import transform_digest
 
-QUICK = RegistrationSpec(search=SearchSpec(rotation_step_deg=20.0, flips=False))
+QUICK = RegistrationSpec(chain=("search", "affine", "elastic"), search=SearchSpec(rotation_step_deg=20.0, flips=False))
 """Coarser than the default, which has one test of its own."""
 
 
@@ -67,7 +67,7 @@ def test_slides_that_do_not_belong_together_fail_where_the_true_pair_passes(sect
 def test_a_step_that_makes_it_worse_is_dropped_and_named(section, monkeypatch):
     moved, _ = partner(section, turn(0.0, shift=(3.0, 2.0)), warp_px=0.0)
 
-    def astray(fixed, moving, start, *, smoothness):
+    def astray(fixed, moving, start, **_):
         return Transform(np.array([[1.0, 0.0, 25.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), MPP, MPP)
 
     monkeypatch.setattr(module, "refine_elastic", astray)
