@@ -32,6 +32,8 @@ SIDE_UM, REACH_UM = 48.0, 12.0
 MIN_STD_OD = 0.01
 MIN_PEAK, MIN_LEAD = 0.2, 0.05
 """A window counts when its best place is this good, and this much better than any 2.5 µm away."""
+PART_OF_TYPICAL = 0.5
+"""... and this part of what is typical of the tile: beside lost tissue a window finds what is left of its nuclei."""
 NEAR_UM = 36.0
 AGREE_UM, AGREE_FRAC = 0.5, 0.35
 """... and when a neighbour says nearly the same: on drawn pairs with lost cells lone windows were wrong ones."""
@@ -113,7 +115,8 @@ class Matches:
 
     def agreed(self, *, near_px: float, tolerance_px: float) -> Bool[np.ndarray, " n"]:
         """Windows sure of their place, of which a neighbour says nearly the same; a lone window needs no neighbour."""
-        sure: np.ndarray = (self.peak > MIN_PEAK) & (self.lead > MIN_LEAD)
+        least = max(MIN_PEAK, PART_OF_TYPICAL * float(np.median(self.peak)))
+        sure: np.ndarray = (self.peak > least) & (self.lead > MIN_LEAD)
         if len(sure) == 1:
             return sure
         apart = np.linalg.norm(self.centre_px[:, None] - self.centre_px[None], axis=2)
