@@ -41,7 +41,7 @@ class Table:
     rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        print(f"registration {config_hash(self.spec)}  chain {', '.join(self.spec.chain)}")
+        print(f"registration {config_hash(self.spec)}  {self.spec.chain}")
         print("| data | measured | bar | |\n| --- | --- | --- | --- |", flush=True)
 
     def add(self, data: str, figures: str, bar: str = "", reached: bool | None = None) -> None:
