@@ -110,6 +110,9 @@ class GateSpec(Spec):
     scale_tolerance: float = Field(0.02, gt=0, description="Size against what the mpp say; more: an mpp is suspect.")
     max_fold_frac: float = Field(0.001, ge=0, le=1, description="More of the tissue folded: a person should look.")
     min_kept_frac: float = Field(0.25, ge=0, le=1, description="Least share of the refinement's windows that agree.")
+    needs_refinement: bool = Field(
+        True, description="A person should look where the chain's refinement was dropped or ended early."
+    )
     max_p50_um: float = Field(1.5, gt=0, description="Median error of landmarks or windows; twice it fails landmarks.")
     max_p90_um: float = Field(5.0, gt=0, description="The same for their 90th percentile.")
 
@@ -128,6 +131,7 @@ class ConsecutiveGateSpec(GateSpec):
     review_stiff_lead: float = Field(0.042, description="As above.")
     scale_tolerance: float = Field(0.08, gt=0, description="As above.")
     min_kept_frac: float = Field(0.1, ge=0, le=1, description="As above.")
+    needs_refinement: bool = Field(False, description="As above: the elastic step stands without it.")
     max_p50_um: float = Field(10.0, gt=0, description="As above.")
     max_p90_um: float = Field(25.0, gt=0, description="As above.")
 

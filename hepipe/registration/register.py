@@ -320,6 +320,7 @@ def _verdict(
         # Limits in µm say nothing where a px has no known size.
         tre_um=None if error is None or pictures.free_scale else error["tre_um"],
         residuals=None if pictures.free_scale else residuals,
+        unrefined=_unrefined(case, chain),
         missing=_missing(pieces),
     )
     status = judge_case(evidence, gate, accepted=accepted)
@@ -338,6 +339,14 @@ def _verdict(
         "notes": notes(mirrored=pose["mirrored"]),
     }
     return status, known
+
+
+def _unrefined(case: _Case, chain: _Chain) -> str:
+    """Why the last refinement of slides fine enough for one did not reach its end; empty when it did."""
+    tried = [step for step in chain.steps if step["step"] == "refine"]
+    if not tried or case.pictures.free_scale or max(case.he.mpp, case.ihc.mpp) > FINE_MPP:
+        return ""
+    return str(tried[-1]["note"])
 
 
 def _before_and_after(judge: Judge, before: Transform, after: Transform) -> dict[str, Any]:

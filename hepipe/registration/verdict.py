@@ -33,6 +33,8 @@ class Evidence:
         fold_frac: Share of the tissue that is folded.
         tre_um: `median` and `p90` of the landmarks' error; None without landmarks.
         residuals: Of `residual_summary`; None without a refinement.
+        unrefined: Why the chain's refinement was dropped or ended early; empty when it did not, and where slides are
+            too coarse for one.
         missing: Pieces of tissue that only one slide shows, in words; empty when there are none.
     """
 
@@ -45,6 +47,7 @@ class Evidence:
     fold_frac: float = 0.0
     tre_um: Mapping[str, float] | None = None
     residuals: Mapping[str, Any] | None = None
+    unrefined: str = ""
     missing: str = ""
 
 
@@ -122,6 +125,8 @@ def _doubts(evidence: Evidence, gate: GateSpec) -> list[str]:
             )
         elif off := _beyond({"median": residuals["p50_um"], "p90": residuals["p90_um"]}, gate, evidence.px_um):
             doubts.append(f"the refinement's windows are {off}")
+    if evidence.unrefined and gate.needs_refinement:
+        doubts.append(f"the refinement did not reach its end ({evidence.unrefined})")
     if evidence.missing:
         doubts.append(evidence.missing)
     return doubts

@@ -35,6 +35,7 @@ def evidence(similarity=0.5, dice=0.9, stiff=0.4, **known):
         ({"stiff_lead": 0.1}, None, "review"),
         ({"stiff_lead": math.nan, "lead": math.nan}, None, "ok"),
         ({"fold_frac": 0.01}, None, "review"),
+        ({"unrefined": "skipped: less than 30% of the windows agree"}, None, "review"),
         ({"missing": "piece 3 of the H&E slide is not on the IHC slide"}, None, "review"),
         ({"residuals": {"n": 9, "kept_frac": 0.9, "p50_um": 0.2, "p90_um": 0.6}}, None, "ok"),
         ({"residuals": {"n": 9, "kept_frac": 0.9, "p50_um": 0.2, "p90_um": 60.0}}, None, "review"),
@@ -73,6 +74,7 @@ def test_the_next_section_has_limits_of_its_own_and_an_override_keeps_the_others
     off = evidence(tre_um={"median": 8.0, "p90": 20.0})
     assert judge_case(off, spec.gate.consecutive).state == "ok"
     assert judge_case(off, spec.gate.restained).state == "failed"
+    assert judge_case(evidence(unrefined="skipped"), spec.gate.consecutive).state == "ok"
 
 
 def test_a_wrong_mpp_is_named_with_the_value_that_would_fit():
