@@ -38,6 +38,9 @@ class CaseRow(BaseModel):
     mpp_he: GivenMpp = Field(None, description="µm per px at level 0, overrides the file; or `unknown`.")
     mpp_ihc: GivenMpp = Field(None, description="µm per px at level 0, overrides the file; or `unknown`.")
     landmarks: str | None = Field(None, description="CSV of `x_he,y_he,x_ihc,y_ihc` in px0, or `HE.csv;IHC.csv`.")
+    start: Literal["landmarks"] | None = Field(
+        None, description="landmarks: this pair starts from its landmarks in place of the search."
+    )
     accepted: Literal["yes", "no"] | None = Field(None, description="A person's verdict on the registration.")
     pieces: str | None = Field(
         None, description="A person's word on pieces of tissue, such as `ihc3=control, he2=missing`."
@@ -78,6 +81,12 @@ class CaseRow(BaseModel):
         return None not in (self.her2_score, self.her2_score_restained) and (
             self.her2_score != self.her2_score_restained
         )
+
+    @model_validator(mode="after")
+    def _starts_somewhere(self) -> CaseRow:
+        if self.start == "landmarks" and not self.landmarks:
+            raise ValueError("start is landmarks, but the cell landmarks is empty")
+        return self
 
     @model_validator(mode="before")
     @classmethod

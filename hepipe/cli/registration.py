@@ -75,6 +75,7 @@ def register_case(
                     section=section if case is None else case.section,
                     landmarks=read_landmarks(subject, landmarks, he=fixed, ihc=moving) if landmarks else None,
                     pieces=pieces if case is None else case.pieces or "",
+                    from_landmarks=case is not None and case.start == "landmarks",
                     accepted=None if case is None else case.accepted,
                 )
         except SlideError as error:

@@ -58,6 +58,7 @@ def check(
         section=case.section,
         split=case.split,
         batch=case.batch,
+        start=case.start,
         accepted=case.accepted,
         pieces=case.pieces,
         he=facts.get("he"),

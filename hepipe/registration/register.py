@@ -59,6 +59,7 @@ class _Case:
     ihc: Slide
     section: Section
     spec: RegistrationSpec
+    steps: tuple[Step, ...]
     pictures: Pictures
     judge: Judge
     landmarks: Landmarks | None
@@ -93,6 +94,7 @@ def register(
     section: Section = "restained",
     landmarks: Landmarks | None = None,
     pieces: str = "",
+    from_landmarks: bool = False,
     accepted: Literal["yes", "no"] | None = None,
 ) -> Registration:
     """Bring the IHC slide onto the H&E slide.
@@ -105,6 +107,7 @@ def register(
         section: The same section stained again, or the next: what is fitted and which limits hold.
         landmarks: Measure the error with these; the step `landmarks` also uses them.
         pieces: A person's word on pieces of tissue, as in the sheet's column.
+        from_landmarks: The landmarks take the place of the steps `search` and `affine`.
         accepted: A person's verdict: `yes` turns a review into ok, `no` fails the case.
 
     Raises:
@@ -122,7 +125,10 @@ def register(
     for slide, shows in zip((he, ihc), judge.has_tissue, strict=True):
         if not shows:
             raise RegistrationError(case_id, f"no tissue found on {slide.slide_id}; look at the slide")
-    case = _Case(case_id, he, ihc, section, spec, pictures, judge, landmarks)
+    steps: tuple[Step, ...] = getattr(spec.chain, section)
+    if from_landmarks:
+        steps = ("landmarks", *(step for step in steps if step not in ("search", "affine", "landmarks")))
+    case = _Case(case_id, he, ihc, section, spec, steps, pictures, judge, landmarks)
     before = identity(fixed_mpp=he.mpp, moving_mpp=ihc.mpp)
     chain = _run(case, before)
     labelled = relabel(matched, whole, chain.found)
@@ -157,7 +163,7 @@ def _run(case: _Case, before: Transform) -> _Chain:
     likeness = case.judge.score(found)
     steps: list[dict[str, Any]] = []
     evidence: dict[str, np.ndarray] = {}
-    for step in getattr(case.spec.chain, case.section):
+    for step in case.steps:
         tried = _take(step, found, case)
         score = likeness if tried.transform is None else case.judge.score(tried.transform)
         problem = "" if tried.transform is None else _objection(step, tried.transform, likeness, score)
@@ -231,9 +237,8 @@ def _bent(case: _Case, small: Transform) -> _Proposal:
     pictures = case.pictures
     # Not the judge's features: their threshold takes faint walls for glass.
     fixed, moving = (faint_features(picture) for picture in (pictures.fixed, pictures.moving))
-    steps = getattr(case.spec.chain, case.section)
     is_fine = max(case.he.mpp, case.ihc.mpp) <= FINE_MPP and not pictures.free_scale
-    rough = case.section == "restained" and is_fine and "refine" in steps[steps.index("elastic") :]
+    rough = case.section == "restained" and is_fine and "refine" in case.steps[case.steps.index("elastic") :]
     scales_px = ROUGH_PX if rough else SCALES_PX
     made = refine_elastic(
         fixed,
@@ -364,7 +369,7 @@ def _landmark_report(case: _Case, found: Transform) -> dict[str, Any] | None:
     if landmarks is None:
         return None
     # Held against a registration only where that did not follow them.
-    against = None if "landmarks" in getattr(case.spec.chain, case.section) else found
+    against = None if "landmarks" in case.steps else found
     known = check_landmarks(case.case_id, landmarks, he=case.he, ihc=case.ihc, ihc_from_he=against)
     error = landmark_error(found, landmarks.he_px0, landmarks.ihc_px0, ihc_size_px0=case.ihc.size_px0)
     return {**error, "notes": known}

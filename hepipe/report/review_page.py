@@ -181,8 +181,12 @@ def _to_do(pair: Pair) -> Html:
     landmarks = join(
         [
             tag("a", "set landmarks", href=page, class_="button"),
-            ", save them, and name the file in the column ",
+            ", save them, name the file in the column ",
             tag("code", "landmarks"),
+            " and write ",
+            tag("code", "landmarks"),
+            " into the column ",
+            tag("code", "start"),
             " (",
             tag("a", "empty table", href=empty, download=f"{pair.case_id}-landmarks.csv"),
             "; other programs: ",

@@ -43,6 +43,7 @@ class CheckedCase(Spec):
     section: Literal["restained", "consecutive"]
     split: Split | None = None
     batch: str | None = None
+    start: Literal["landmarks"] | None = None
     accepted: Literal["yes", "no"] | None = None
     pieces: str | None = None
     he: SlideFacts | None = None

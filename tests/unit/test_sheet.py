@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from hepipe.errors import ConfigError
 from hepipe.sheet import CaseRow, read_sheet
@@ -123,3 +124,11 @@ def test_scores_disagree_only_where_both_are_given(tmp_path: Path, first: str, a
 def test_every_column_is_documented():
     text = (Path(__file__).parents[2] / "docs/slide-sheet.md").read_text(encoding="utf-8")
     assert [name for name in CaseRow.model_fields if f"| `{name}` |" not in text] == []
+
+
+def test_a_start_from_landmarks_needs_landmarks():
+    row = {"case_id": "a", "patient_id": "p", "he": "a", "ihc": "b", "marker": "HER2", "her2_score": "0"}
+    row |= {"section": "restained", "start": "landmarks"}
+    with pytest.raises(ValidationError, match="the cell landmarks is empty"):
+        CaseRow.model_validate(row)
+    assert CaseRow.model_validate({**row, "landmarks": "a.csv"}).start == "landmarks"

@@ -125,6 +125,16 @@ def test_landmarks_in_the_chain_need_a_file(section):
         register(*as_slides(section, section), RegistrationSpec(chain=("landmarks",)), case_id="case")
 
 
+def test_a_pair_may_start_from_its_landmarks_in_place_of_the_search(section, tissue_points):
+    moved, truth = partner(section, turn(137.0), warp_px=2.0)
+    points = tissue_points[:: len(tissue_points) // 8]
+    landmarks = Landmarks(points, truth(points))
+    result = register(*as_slides(section, moved), QUICK, case_id="case", landmarks=landmarks, from_landmarks=True)
+    assert [step["step"] for step in result.summary["chain"]] == ["landmarks", "elastic"]
+    assert result.status.state == "ok"
+    assert np.median(error_px(result.ihc_from_he, truth, tissue_points)) < 0.7
+
+
 def test_a_missing_deeperhistreg_says_what_to_install_or_take_instead(section, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "deeperhistreg" else real(name))
