@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,8 @@ SWELLING = (0.8, 1.25)
 """Sizes of one section against the other that local features may propose where both resolutions are known."""
 DISTINCT = 0.05
 """Two placements are one found twice when they move the picture's px apart by less than this share of its side."""
+CLEAR_LEAD = 0.15
+"""Ahead by this much, a start needs no further proposals: drawn pairs and a kidney led by 0.2 to 0.4."""
 
 
 @dataclass(frozen=True)
@@ -65,32 +68,54 @@ def choose_start(pictures: Pictures, judge: Judge, spec: SearchSpec) -> StartCho
         keep=STARTS,
         scale_range=spec.scale_range if free else (1.0, 1.0),
     )
-    proposed = [start.moving_from_fixed for start in starts]
-    # Last, so that a tie goes to the search, which does not depend on there being fine structure.
+    race = _Race(pictures, judge)
+    race.enter([start.moving_from_fixed for start in starts])
     sizes = spec.scale_range if free else SWELLING
-    proposed += match_starts(judge.fixed, judge.moving, flips=spec.flips, scale_range=sizes)
+    # After the search, so that a tie goes to it: it does not depend on there being fine structure.
+    if free or race.choice().lead < CLEAR_LEAD:
+        race.enter(match_starts(judge.fixed, judge.moving, flips=spec.flips, scale_range=sizes))
     if spec.matcher == "aliked":
-        proposed += _learned_starts(judge, flips=spec.flips, scale_range=sizes)
+        race.enter(_learned_starts(judge, flips=spec.flips, scale_range=sizes))
+    return race.choice()
 
-    def ranked(matrix: Float[np.ndarray, "3 3"]) -> float:
-        transform = pictures.large(Transform(matrix, pictures.mpp, pictures.mpp))
-        return -math.inf if implausible(transform) else judge.rank(transform)
 
-    def refined(matrix: Float[np.ndarray, "3 3"], scales_px: tuple[int, ...], steps: int) -> Float[np.ndarray, "3 3"]:
+class _Race:
+    """Placements, refined a little each, the best of them more, and how they rank."""
+
+    def __init__(self, pictures: Pictures, judge: Judge) -> None:
+        self.pictures = pictures
+        self.judge = judge
+        self.ranks: list[tuple[float, Float[np.ndarray, "3 3"]]] = []
+
+    def enter(self, proposed: Sequence[Float[np.ndarray, "3 3"]]) -> None:
+        """Rank some more placements."""
+        glances = []
+        for rigid in proposed:
+            glanced = self._refined(rigid, GLANCE_PX, GLANCE_STEPS)
+            glances.append((self._ranked(glanced), rigid, glanced))
+        self.ranks += [(self._ranked(rigid), rigid) for rigid in proposed]
+        self.ranks += [(rank, glanced) for rank, _, glanced in glances]
+        for _, rigid, glanced in sorted(glances, key=lambda one: -one[0])[:FINALISTS]:
+            # The glance itself may have led astray (seen on a section of lung), so the rigid start stays in the race.
+            for better in (self._refined(one, COARSE_PX, STEPS) for one in (rigid, glanced)):
+                self.ranks.append((self._ranked(better), better))
+
+    def choice(self) -> StartChoice:
+        """The best so far."""
+        score, best = max(self.ranks, key=lambda one: one[0])
+        others = [rank for rank, matrix in self.ranks if _distinct(matrix, best, self.pictures.fixed.shape[:2])]
+        chosen = self.pictures.large(Transform(best, self.pictures.mpp, self.pictures.mpp))
+        return StartChoice(chosen, score, max(others, default=-math.inf))
+
+    def _ranked(self, matrix: Float[np.ndarray, "3 3"]) -> float:
+        transform = self.pictures.large(Transform(matrix, self.pictures.mpp, self.pictures.mpp))
+        return -math.inf if implausible(transform) else self.judge.rank(transform)
+
+    def _refined(
+        self, matrix: Float[np.ndarray, "3 3"], scales_px: tuple[int, ...], steps: int
+    ) -> Float[np.ndarray, "3 3"]:
+        judge, free = self.judge, self.pictures.free_scale
         return refine_affine(judge.fixed, judge.moving, matrix, scales_px=scales_px, steps=steps, free_scale=free)
-
-    glances = []
-    for rigid in proposed:
-        glanced = refined(rigid, GLANCE_PX, GLANCE_STEPS)
-        glances.append((ranked(glanced), rigid, glanced))
-    ranks = [(ranked(rigid), rigid) for rigid in proposed] + [(rank, glanced) for rank, _, glanced in glances]
-    for _, rigid, glanced in sorted(glances, key=lambda one: -one[0])[:FINALISTS]:
-        # The glance itself may have led astray (seen on a section of lung), so the rigid start stays in the race.
-        ranks += [(ranked(better), better) for better in (refined(one, COARSE_PX, STEPS) for one in (rigid, glanced))]
-    score, best = max(ranks, key=lambda one: one[0])
-    others = [rank for rank, matrix in ranks if _distinct(matrix, best, pictures.fixed.shape[:2])]
-    chosen = pictures.large(Transform(best, pictures.mpp, pictures.mpp))
-    return StartChoice(chosen, score, max(others, default=-math.inf))
 
 
 def _learned_starts(judge: Judge, *, flips: bool, scale_range: tuple[float, float]) -> list[Float[np.ndarray, "3 3"]]:
