@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 from bars.child import Ran, command
 
+from hepipe.errors import StoreError
 from hepipe.geometry import Transform
 from hepipe.registration.transform import fold_frac
 from hepipe.registration_spec import RegistrationSpec
@@ -18,10 +19,11 @@ from hepipe.stores.arrays import Registered, read_registered
 
 @dataclass(frozen=True)
 class Found:
-    """A registration and what it cost; `registered` is None when the command itself failed."""
+    """A registration and what it cost; `registered` is None when the command failed or left what cannot be read."""
 
     registered: Registered | None
     ran: Ran
+    problem: str = ""
 
     @property
     def transform(self) -> Transform | None:
@@ -34,7 +36,7 @@ class Found:
     def says(self) -> str:
         """The verdict and the cost, for the table."""
         if self.registered is None:
-            return f"exit {self.ran.status}: {self.ran.last[:120]}"
+            return f"exit {self.ran.status}: {self.problem or self.ran.last[:160]}"
         state = self.registered.provenance.status.state
         return f"{state}, {self.ran.cpu_s:.1f} CPU s, {self.ran.peak_mb:.0f} MB"
 
@@ -57,7 +59,12 @@ def register(
     ran = command(
         *("register", "--he", he, "--ihc", ihc, "--transform", out, "--section", section, "--spec", settings), *given
     )
-    return Found(read_registered(out) if ran.status == 0 else None, ran)
+    if ran.status != 0:
+        return Found(None, ran)
+    try:
+        return Found(read_registered(out), ran)
+    except StoreError as error:
+        return Found(None, ran, str(error).replace(f"{out}: ", ""))
 
 
 @dataclass(frozen=True)
