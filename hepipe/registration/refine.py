@@ -194,6 +194,7 @@ def _refine(
     densities, stains = _densities(he, ihc, found, tissue, section)
     summary: dict[str, Any] = {"levels": [], "stains": stains}
     last: _Fit | None = None
+    reason = ""
     planes: dict[int, tuple[Plane, Plane]] = {}
     for plan in plans:
         level = _level(plan, he.mpp, grid_um)
@@ -212,12 +213,15 @@ def _refine(
         if fit is None:
             reason = f"less than {MIN_KEPT:.0%} of the windows at {level.mpp:g} µm per px agree with each other"
             if last is None:
-                return _skipped(start, reason, summary)
-            summary["skipped"] = reason
+                # A small piece has few wide windows; a good start needs none of them.
+                continue
             break
-        found, last = fit.transform, fit
+        found, last, reason = fit.transform, fit, ""
         summary["levels"].append(fit.record)
-    assert last is not None
+    if last is None:
+        return _skipped(start, reason, summary)
+    if reason:
+        summary["skipped"] = reason
     residuals = np.full((len(last.shifts.peak), 7), np.nan, np.float32)
     residuals[:, :2] = last.shifts.at_um
     residuals[:, 2:4] = last.left_um

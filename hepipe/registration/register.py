@@ -32,8 +32,6 @@ ROUGH_PX = (128, 256)
 FINE_MPP = 1.0
 """Slides at least this fine, of one section stained twice, are bent in the rough only where the refinement follows: its
 windows see more than an overview. On drawn and real-texture pairs of 0.25 to 0.5 µm per px the end was the same."""
-SLACK = {"refine": 0.02}
-"""How much a step may lower the similarity of the overviews: what a refinement mends, they hardly show."""
 MISSING_FRAC = 0.25
 """A larger share of the H&E tissue without a partner is for a person to look at."""
 
@@ -67,12 +65,17 @@ class _Case:
 
 @dataclass(frozen=True)
 class _Proposal:
-    """What a step proposes: a transform between the slides, or None with the reason in the note."""
+    """What a step proposes: a transform between the slides, or None with the reason in the note.
+
+    `is_sure` where better evidence than the likeness of two overviews stands behind it: a person's landmarks, or
+    windows that agree down to the finest level, whose gain an overview does not show.
+    """
 
     transform: Transform | None
     note: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+    is_sure: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def _run(case: _Case, before: Transform) -> _Chain:
     for step in case.steps:
         tried = _take(step, found, case)
         score = likeness if tried.transform is None else case.judge.score(tried.transform)
-        problem = "" if tried.transform is None else _objection(step, tried.transform, likeness, score)
+        problem = "" if tried.transform is None else _objection(tried, likeness, score)
         kept = tried.transform is not None and not problem
         steps.append(
             {
@@ -196,7 +199,7 @@ def _take(step: Step, start: Transform, case: _Case) -> _Proposal:
         runner_up = None if math.isinf(choice.runner_up) else choice.runner_up
         return _Proposal(choice.transform, facts={"rank": choice.score, "runner_up": runner_up})
     if step == "landmarks":
-        return _Proposal(_from_landmarks(case, start))
+        return _Proposal(_from_landmarks(case, start), is_sure=True)
     if step == "refine":
         return _refined(case, start)
     if step == "deeperhistreg":
@@ -285,16 +288,16 @@ def _refined(case: _Case, start: Transform) -> _Proposal:
     if made.trust is not None:
         evidence["trust"] = made.trust
     note = f"stopped early: {skipped}" if skipped else ""
-    return _Proposal(made.transform, note, {"refine": made.summary}, evidence)
+    return _Proposal(made.transform, note, {"refine": made.summary}, evidence, is_sure=not skipped)
 
 
-def _objection(step: Step, tried: Transform, before: Likeness, after: Likeness) -> str:
+def _objection(tried: _Proposal, before: Likeness, after: Likeness) -> str:
     """Why a step's result is dropped; empty when it is kept."""
-    problem = implausible(tried)
+    assert tried.transform is not None
+    problem = implausible(tried.transform)
     if problem:
         return f"dropped: {problem}"
-    # Landmarks are a person's word; a picture's likeness does not overrule it.
-    if step != "landmarks" and after.similarity < before.similarity - SLACK.get(step, 0.0):
+    if not tried.is_sure and after.similarity < before.similarity:
         return f"dropped: similarity fell from {before.similarity:.3f} to {after.similarity:.3f}"
     return ""
 
