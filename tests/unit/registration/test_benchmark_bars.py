@@ -33,6 +33,20 @@ def test_a_child_s_cpu_and_exit_are_its_own():
     assert busy.status == 3
     assert busy.cpu_s > quiet.cpu_s
     assert busy.peak_mb > 480
+    with pytest.raises(FileNotFoundError, match="no-such-command"):
+        run(["no-such-command"])
+
+
+def test_a_child_s_peak_is_that_of_its_largest_process_and_not_of_the_one_that_ran_it():
+    from bars.child import run
+
+    held = bytearray(300_000_000)
+    small = run([sys.executable, "-c", "pass"])
+    assert 1 < small.peak_mb < 100
+    half = "bytearray(150_000_000)"
+    within = run([sys.executable, "-c", f"import subprocess as s, sys; s.run([sys.executable, '-c', '{half}'])"])
+    assert 140 < within.peak_mb < 250
+    assert len(held) == 300_000_000
 
 
 def test_errors_are_measured_on_tissue_in_micrometres_of_the_ihc(tmp_path):
