@@ -19,6 +19,7 @@ from hepipe.errors import ConfigError
 from hepipe.registration_spec import RegistrationSpec as RegistrationSpec
 from hepipe.sheet import SCORES, CaseRow, Score, read_sheet
 from hepipe.spec import Spec as Spec
+from hepipe.spec import merged
 
 Split = Literal["train", "val", "test"]
 SYNTH_MPP = 0.5
@@ -373,12 +374,12 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     datasets = {}
     for name, entry in _mapping(top.get("datasets", {}), "datasets").items():
         own = dict(_mapping(entry, f"datasets.{name}"))
-        sections = {key: _merge(shared[key], own.pop(key, {})) for key in _SECTIONS}
+        sections = {key: merged(shared[key], own.pop(key, {})) for key in _SECTIONS}
         datasets[name] = {**own, "sections": sections}
     runs = {}
     for name, entry in _mapping(top.get("runs", {}), "runs").items():
         own = dict(_mapping(entry, f"runs.{name}"))
-        runs[name] = {**own, "training": _merge(training, own.pop("training", {}))}
+        runs[name] = {**own, "training": merged(training, own.pop("training", {}))}
     try:
         config = Config.model_validate({**top, "datasets": datasets, "runs": runs})
     except ValidationError as error:
@@ -438,15 +439,6 @@ def _mapping(value: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"config:\n  {path}: a mapping expected, found {type(value).__name__}")
     return value
-
-
-def _merge(base: Mapping[str, Any], over: Any) -> Any:
-    if not isinstance(over, Mapping):
-        return over
-    merged = dict(base)
-    for key, value in over.items():
-        merged[key] = _merge(base[key], value) if isinstance(base.get(key), Mapping) else value
-    return merged
 
 
 def _mistakes(kind: type[Spec], values: Mapping[str, Any], path: str = "") -> list[str]:

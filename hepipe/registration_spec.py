@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from hepipe.spec import Spec
+from hepipe.spec import Spec, merged
 
 Section = Literal["restained", "consecutive"]
 Step = Literal["search", "affine", "elastic", "refine", "deeperhistreg", "simpleitk", "landmarks", "identity"]
@@ -176,13 +176,5 @@ class RegistrationSpec(Spec):
     @classmethod
     def _fill_preset(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and values.get("preset") in PRESETS:
-            return _over(PRESETS[values["preset"]], values)
+            return merged(PRESETS[values["preset"]], values)
         return values
-
-
-def _over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in values.items():
-        below = merged.get(key)
-        merged[key] = _over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
