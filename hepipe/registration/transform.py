@@ -19,6 +19,8 @@ MAX_FOLD_FRAC = 0.01
 
 STRIP_POINTS = 131_072
 """Points that are inverted at once: some MB, however large the slide."""
+RESIDUAL_POINTS = 200_000
+"""About as many points tell how well an inverse undoes its transform."""
 
 Mapping2d = Callable[[np.ndarray], np.ndarray]
 
@@ -80,8 +82,9 @@ class Inverse:
 
     Attributes:
         transform: `a_from_b`.
-        residual_um: Median and 95th percentile of |forward(inverse(x)) − x| over the moving slide's points whose
-            origin lies on the fixed slide; 0 for an affine, nan when there is no such point.
+        residual_um: Median and 95th percentile of |forward(inverse(x)) − x|, taken midway between the grid's nodes,
+            where interpolation is furthest off, over the moving slide's points whose origin lies on the fixed slide;
+            0 for an affine, nan when there is no such point.
     """
 
     transform: Transform
@@ -110,7 +113,6 @@ def invert(
     linear = back[:2, :2] / mpp
     columns, rows = (max(1, math.ceil(side * mpp / grid_um - 1e-6)) for side in b_size_px0)
     field = np.empty((2, rows, columns), np.float32)
-    errors = []
     strip = max(1, STRIP_POINTS // columns)
     for top in range(0, rows, strip):
         bottom = min(top + strip, rows)
@@ -127,13 +129,25 @@ def invert(
             found = better
             if change <= tolerance_um:
                 break
-        within = ((found >= 0) & (found <= np.asarray(a_size_px0, float))).all(axis=1)
-        errors.append(np.linalg.norm(b_from_a(found[within]) - targets[within], axis=1) * mpp)
         field[:, top:bottom] = ((found - plain) * b_from_a.fixed_mpp).T.reshape(2, bottom - top, columns)
-    error = np.concatenate(errors)
-    residual = (float(np.median(error)), float(np.percentile(error, 95))) if len(error) else (math.nan, math.nan)
     transform = Transform(back, mpp, b_from_a.fixed_mpp, field.astype(np.float64), grid_um)
-    return Inverse(transform, residual)
+    return Inverse(transform, _residual_um(b_from_a, transform, a_size_px0=a_size_px0))
+
+
+def _residual_um(b_from_a: Transform, a_from_b: Transform, *, a_size_px0: tuple[int, int]) -> tuple[float, float]:
+    """Median and 95th percentile of what the inverse leaves midway between its nodes, as `Inverse` has them."""
+    assert a_from_b.field_um is not None
+    rows, columns = a_from_b.field_um.shape[1:]
+    every = max(1, math.ceil(math.sqrt(rows * columns / RESIDUAL_POINTS)))
+    step_px0 = a_from_b.grid_um / a_from_b.fixed_mpp
+    x, y = np.meshgrid(np.arange(1, max(2, columns), every) * step_px0, np.arange(1, max(2, rows), every) * step_px0)
+    targets = np.stack([x.ravel(), y.ravel()], axis=1)
+    found = a_from_b(targets)
+    within = ((found >= 0) & (found <= np.asarray(a_size_px0, float))).all(axis=1)
+    if not within.any():
+        return math.nan, math.nan
+    error = np.linalg.norm(b_from_a(found[within]) - targets[within], axis=1) * b_from_a.moving_mpp
+    return float(np.median(error)), float(np.percentile(error, 95))
 
 
 def jacobian(transform: Transform) -> Float[np.ndarray, "h w"]:
