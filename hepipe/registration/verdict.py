@@ -15,9 +15,11 @@ LOOK = "look at the overlay and write yes or no into column accepted"
 LANDMARKS = "or give landmarks and write landmarks into column start"
 FAR = 2.0
 """Landmarks further off than this many times a limit fail the pair; in between a person looks."""
-P50_PX, P90_PX = 6.0, 20.0
-"""A limit on an error is never finer than this many px of the coarser slide's level 0: on overviews of lung two people
-clicked the same point 2.5 to 7 px apart (median), 43 px at their 90th percentile."""
+CLICKED_PX = (6.0, 20.0)
+"""A limit on the landmarks' median (p90) is never finer than this many px of the coarser slide's level 0: on overviews
+of lung two people clicked the same point 2.5 to 7 px apart (median), 43 px at their 90th percentile."""
+WINDOWS_PX = (1.0, 3.0)
+"""The same for the refinement's windows, which no hand has placed."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def _failures(evidence: Evidence, gate: GateSpec) -> list[str]:
             f"the tissue of the two slides hardly overlaps: Dice {likeness.tissue_dice:.2f}, at least "
             f"{gate.min_tissue_dice:.2f} expected; check the pair in the slide sheet, {LANDMARKS}"
         )
-    far = _beyond(evidence.tre_um, gate, evidence.px_um, factor=FAR)
+    far = _beyond(evidence.tre_um, gate, evidence.px_um, CLICKED_PX, factor=FAR)
     if far:
         reasons.append(f"landmarks are {far}; check them with the pair, or write landmarks into column start")
     return reasons
@@ -114,7 +116,7 @@ def _doubts(evidence: Evidence, gate: GateSpec) -> list[str]:
         )
     if evidence.fold_frac > gate.max_fold_frac:
         doubts.append(f"{evidence.fold_frac:.2%} of the tissue is folded, at most {gate.max_fold_frac:.2%} expected")
-    near = _beyond(evidence.tre_um, gate, evidence.px_um)
+    near = _beyond(evidence.tre_um, gate, evidence.px_um, CLICKED_PX)
     if near:
         doubts.append(f"landmarks are {near}")
     residuals = evidence.residuals
@@ -124,7 +126,9 @@ def _doubts(evidence: Evidence, gate: GateSpec) -> list[str]:
                 f"only {residuals['kept_frac']:.0%} of the refinement's windows agree with their neighbours, "
                 f"{gate.min_kept_frac:.0%} expected"
             )
-        elif off := _beyond({"median": residuals["p50_um"], "p90": residuals["p90_um"]}, gate, evidence.px_um):
+        elif off := _beyond(
+            {"median": residuals["p50_um"], "p90": residuals["p90_um"]}, gate, evidence.px_um, WINDOWS_PX
+        ):
             doubts.append(f"the refinement's windows are {off}")
     if evidence.unrefined and gate.needs_refinement:
         doubts.append(f"the refinement did not reach its end ({evidence.unrefined})")
@@ -133,13 +137,20 @@ def _doubts(evidence: Evidence, gate: GateSpec) -> list[str]:
     return doubts
 
 
-def _beyond(error_um: Mapping[str, float] | None, gate: GateSpec, px_um: float, *, factor: float = 1.0) -> str:
-    """In what an error lies beyond the limits; empty when it does not."""
+def _beyond(
+    error_um: Mapping[str, float] | None,
+    gate: GateSpec,
+    px_um: float,
+    finest_px: tuple[float, float],
+    *,
+    factor: float = 1.0,
+) -> str:
+    """In what an error lies beyond the limits, which are never finer than `finest_px`; empty when it does not."""
     if error_um is None:
         return ""
     limits: Sequence[tuple[str, str, float]] = (
-        ("median", "off by", max(gate.max_p50_um, P50_PX * px_um)),
-        ("p90", "off by, at their 90th percentile,", max(gate.max_p90_um, P90_PX * px_um)),
+        ("median", "off by", max(gate.max_p50_um, finest_px[0] * px_um)),
+        ("p90", "off by, at their 90th percentile,", max(gate.max_p90_um, finest_px[1] * px_um)),
     )
     for name, words, limit in limits:
         if error_um[name] > factor * limit:

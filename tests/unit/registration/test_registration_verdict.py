@@ -67,6 +67,12 @@ def test_no_slide_is_asked_for_less_than_people_can_click():
     assert judge_case(evidence(tre_um=off, px_um=0.5), GATE).state == "failed"
 
 
+def test_windows_are_held_to_a_px_that_no_hand_could_click():
+    off = {"n": 9, "kept_frac": 0.9, "p50_um": 2.0, "p90_um": 4.0}
+    assert judge_case(evidence(residuals=off, px_um=2.2), GATE).state == "ok"
+    assert judge_case(evidence(residuals=off, px_um=0.5), GATE).state == "review"
+
+
 def test_the_next_section_has_limits_of_its_own_and_an_override_keeps_the_others():
     spec = RegistrationSpec.model_validate({"gate": {"consecutive": {"min_similarity": 0.1}}})
     assert spec.gate.consecutive.min_similarity == 0.1
