@@ -18,6 +18,7 @@ from hepipe.registration.elastic import SCALES_PX, STEPS, refine_elastic
 from hepipe.registration.landmarks import Landmarks, check_landmarks, fit_landmarks
 from hepipe.registration.overview import Pictures, faint_features, read_pictures
 from hepipe.registration.pieces import STAINS, Pieces, mask_out, match_pieces, relabel
+from hepipe.registration.refine import refine_windows
 from hepipe.registration.scale import scale_doubt, scale_suspicion
 from hepipe.registration.score import Judge, Likeness, landmark_error, residual_summary
 from hepipe.registration.search import choose_start
@@ -140,7 +141,8 @@ def register(
         pictures = mask_out(whole, labelled)
         judge = Judge(pictures)
         case = dataclasses.replace(case, pictures=pictures, judge=judge)
-    status, known = _verdict(case, chain, labelled, accepted=accepted)
+    error = _landmark_report(case, chain.found)
+    status, known = _verdict(case, chain, labelled, error, accepted=accepted)
     inverse = invert(chain.found, a_size_px0=he.size_px0, b_size_px0=ihc.size_px0)
     summary = {
         "section": section,
@@ -151,7 +153,7 @@ def register(
         **_before_and_after(judge, before, chain.found),
         **known,
         "inverse_residual_um": [None if math.isnan(value) else value for value in inverse.residual_um],
-        "landmarks": _landmark_report(case, chain.found),
+        "landmarks": error,
         "pieces": labelled.records(),
     }
     evidence = {**chain.evidence, "pieces_he": labelled.he, "pieces_ihc": labelled.ihc}
@@ -165,7 +167,7 @@ def _run(case: _Case, before: Transform) -> _Chain:
     found = stiff = before
     likeness = case.judge.score(found)
     steps: list[dict[str, Any]] = []
-    evidence: dict[str, np.ndarray] = {}
+    evidence: Mapping[str, np.ndarray] = {}
     for step in case.steps:
         tried = _take(step, found, case)
         score = likeness if tried.transform is None else case.judge.score(tried.transform)
@@ -182,8 +184,10 @@ def _run(case: _Case, before: Transform) -> _Chain:
             }
         )
         if kept and tried.transform is not None:
+            if tried.evidence or tried.transform is not found:
+                # What an earlier step saw of its own field says nothing of this one.
+                evidence = tried.evidence
             found, likeness = tried.transform, score
-            evidence |= tried.evidence
             if step not in DEFORMABLE:
                 stiff = found
     return _Chain(found, stiff, steps, evidence)
@@ -269,8 +273,6 @@ def _from_landmarks(case: _Case, start: Transform) -> Transform:
 
 
 def _refined(case: _Case, start: Transform) -> _Proposal:
-    from hepipe.registration.refine import refine_windows
-
     made = refine_windows(
         case.he,
         case.ihc,
@@ -303,13 +305,17 @@ def _objection(tried: _Proposal, before: Likeness, after: Likeness) -> str:
 
 
 def _verdict(
-    case: _Case, chain: _Chain, pieces: Pieces, *, accepted: Literal["yes", "no"] | None
+    case: _Case,
+    chain: _Chain,
+    pieces: Pieces,
+    error: Mapping[str, Any] | None,
+    *,
+    accepted: Literal["yes", "no"] | None,
 ) -> tuple[CaseStatus, dict[str, Any]]:
     """The verdict, and the evidence for it as the summary holds it."""
     judge, pictures, gate = case.judge, case.pictures, getattr(case.spec.gate, case.section)
     folds, pose = judge.folds(chain.found), _pose(chain.found, judge)
     residuals = residual_summary(chain.evidence.get("residuals"))
-    error = _landmark_report(case, chain.found)
     evidence = Evidence(
         likeness=judge.score(chain.found),
         stiff=judge.score(chain.stiff).similarity,

@@ -8,8 +8,9 @@ from hepipe.errors import ConfigError, RegistrationError
 from hepipe.geometry import Transform, scaling
 from hepipe.registration import register as module
 from hepipe.registration.landmarks import Landmarks
+from hepipe.registration.refine import Refinement
 from hepipe.registration.register import register
-from hepipe.registration_spec import GateSpec, GatesSpec, RegistrationSpec, SearchSpec
+from hepipe.registration_spec import ChainsSpec, GateSpec, GatesSpec, RegistrationSpec, SearchSpec
 from hepipe.slides.picture import ArraySlide
 from hepipe.stores.arrays import transform_digest
 
@@ -84,6 +85,22 @@ def test_a_step_that_triples_the_section_is_dropped_as_implausible(section, monk
     result = register(*as_slides(section, section), RegistrationSpec(chain=("affine",)), case_id="case")
     assert result.summary["chain"][0]["note"].startswith("dropped: it scales by 3.00")
     assert result.summary["similarity"] == result.summary["similarity_before"]
+
+
+@pytest.mark.parametrize(("after", "stands"), [("elastic", False), ("identity", True)])
+def test_what_windows_saw_of_a_field_is_not_said_of_a_later_one(section, monkeypatch, after, stands):
+    moved, _ = partner(section, turn(0.0, shift=(3.0, 2.0)), warp_px=2.0)
+
+    def seen(he, ihc, start, spec, **_):
+        summary = {"levels": [{}], "skipped": ""}
+        return Refinement(start, np.zeros((4, 7), np.float32), np.ones((3, 3), np.uint8), summary)
+
+    monkeypatch.setattr(module, "refine_windows", seen)
+    spec = QUICK.model_copy(update={"chain": ChainsSpec(restained=("search", "affine", "refine", after))})
+    result = register(*as_slides(section, moved), spec, case_id="case")
+    assert [step["kept"] for step in result.summary["chain"][-2:]] == [True, True]
+    assert ("trust" in result.evidence) is stands
+    assert (result.summary["residuals"] is not None) is stands
 
 
 def test_landmarks_are_measured_before_and_after(section, tissue_points):
