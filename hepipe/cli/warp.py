@@ -45,7 +45,7 @@ def warp(
     format: Annotated[
         Literal["pyramid", "ome"],
         typer.Option(
-            help="pyramid: levels as pages, all of which openslide, tiffslide and QuPath open. "
+            help="pyramid: levels as pages, all of which openslide, tiffslide and tifffile open. "
             "ome: OME-TIFF, levels as sub-IFDs; openslide opens level 0 only."
         ),
     ] = "pyramid",

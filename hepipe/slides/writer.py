@@ -37,9 +37,9 @@ class PyramidForm:
     """How a pyramid is written.
 
     Attributes:
-        layout: `pyramid` keeps the smaller levels as reduced-resolution pages: openslide, tiffslide, QuPath and libvips
-            see them all. `ome` is OME-TIFF with the levels as sub-IFDs: QuPath, tiffslide and Bio-Formats see them,
-            openslide opens level 0 only.
+        layout: `pyramid` keeps the smaller levels as reduced-resolution pages: openslide, tiffslide and tifffile see
+            them all. `ome` is OME-TIFF with the levels as sub-IFDs: tiffslide and tifffile see them, openslide opens
+            level 0 only. Tested with these three; no viewer was tried.
         compression: `jpeg` (colour at full resolution) or lossless `deflate`.
         quality: Of the JPEG, 1 to 100.
     """
