@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hepipe.cli.options import InPath, OutPath, SpecJson
+from hepipe.cli.options import Checked, InPath, MppHe, MppIhc, OutPath, SlidePath, SpecJson
 from hepipe.cli.pairs import open_given, open_pair
 from hepipe.errors import ConfigError, RegistrationError, SlideError
 from hepipe.registration_spec import Section
@@ -18,8 +18,6 @@ from hepipe.status import OK, CaseStatus, failed
 if TYPE_CHECKING:
     from hepipe.slides.reader import Slide
     from hepipe.stores.cases import CheckedCase, SlideFacts
-
-SlidePath = Annotated[Path, typer.Option(help="A slide file; opened as it was when it was checked.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,10 +31,10 @@ def register_case(
     he: SlidePath,
     ihc: SlidePath,
     transform: OutPath,
-    checked: Annotated[Path | None, typer.Option(exists=True, help="The case's record from `check`.")] = None,
+    checked: Checked = None,
     landmarks: Annotated[str, typer.Option(help="CSV of x_he,y_he,x_ihc,y_ihc in px0, or HE.csv;IHC.csv.")] = "",
-    mpp_he: Annotated[str, typer.Option(help="µm per px of the H&E slide, or unknown; without --checked.")] = "",
-    mpp_ihc: Annotated[str, typer.Option(help="µm per px of the IHC slide, or unknown; without --checked.")] = "",
+    mpp_he: MppHe = "",
+    mpp_ihc: MppIhc = "",
     section: Annotated[Section, typer.Option(help="Same section stained again, or the next; without --checked.")] = (
         "restained"
     ),

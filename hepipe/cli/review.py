@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hepipe.cli.options import OutPath
+from hepipe.cli.options import Checked, MppHe, MppIhc, OutPath, Registered, SlidePath, Stain
 from hepipe.cli.pairs import open_given, open_pair
 from hepipe.errors import ConfigError, SlideError
 
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from hepipe.slides.reader import Slide
 
 landmarks_app = typer.Typer(no_args_is_help=True, help="Set, import and export corresponding points of a pair.")
-
-SlidePath = Annotated[Path, typer.Option(help="A slide file.")]
-Checked = Annotated[Path | None, typer.Option(exists=True, help="The case's record from `check`.")]
-MppHe = Annotated[str, typer.Option(help="µm per px of the H&E slide, or unknown; without --checked.")]
-MppIhc = Annotated[str, typer.Option(help="µm per px of the IHC slide, or unknown; without --checked.")]
-Registered = Annotated[Path | None, typer.Option(exists=True, help="The registration so far: it proposes partners.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -118,7 +112,7 @@ def landmarks_import(
     transform: Registered = None,
     case: Annotated[str, typer.Option(help="Which rows of a table of several cases, without --checked.")] = "case",
     unit: Annotated[Literal["auto", "px", "um", "mm"], typer.Option(help="Of BigWarp's numbers; Warpy: mm.")] = "auto",
-    fixed: Annotated[Literal["he", "ihc"], typer.Option(help="Which slide BigWarp held fixed.")] = "he",
+    fixed: Annotated[Stain, typer.Option(help="Which slide BigWarp held fixed.")] = "he",
 ) -> None:
     """Turn QuPath GeoJSON, BigWarp, ANHIR or long tables into x_he,y_he,x_ihc,y_ihc in px of the largest level."""
     from hepipe.registration.formats import pairs_csv

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hepipe.cli.options import InPath
+from hepipe.cli.options import Checked, InPath, MppHe, MppIhc, Stain, TransformPath
 from hepipe.cli.pairs import open_given, open_pair
 from hepipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from hepipe.geometry import Transform
     from hepipe.slides.reader import Slide
-
-Stain = Literal["he", "ihc"]
-TransformPath = Annotated[Path, typer.Option(help="The folder that `register` has written.")]
 
 MPP_MISMATCH = 0.01
 """How far a slide's pixel size may be from the one that a transform was made for."""
@@ -35,9 +32,9 @@ def warp(
     transform: TransformPath,
     of: Annotated[Stain, typer.Option(help="Which slide is written, in the frame of the other.")],
     out: Annotated[Path, typer.Option(help="The TIFF to write, whole or not at all.")],
-    checked: Annotated[Path | None, typer.Option(exists=True, help="The case's record from `check`.")] = None,
-    mpp_he: Annotated[str, typer.Option(help="µm per px of the H&E slide, or unknown; without --checked.")] = "",
-    mpp_ihc: Annotated[str, typer.Option(help="µm per px of the IHC slide, or unknown; without --checked.")] = "",
+    checked: Checked = None,
+    mpp_he: MppHe = "",
+    mpp_ihc: MppIhc = "",
     mpp: Annotated[
         float | None,
         typer.Option(help="µm per px of the result; default: the frame's level 0, or the coarser of both slides."),
