@@ -7,7 +7,6 @@ import html
 import io
 import json
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image
 
 from hepipe.geometry import Box, Transform
 from hepipe.registration.template import OVERVIEW_PX, template_pairs
+from hepipe.report.parts import part, style
 from hepipe.slides.reader import Slide
 
 MAX_BYTES = 6_000_000
@@ -126,13 +126,10 @@ def _turn(ihc_from_he: Transform) -> list[float]:
 
 
 def _render(case_id: str, data: dict[str, Any]) -> str:
-    def part(name: str) -> str:
-        return resources.files("hepipe.report").joinpath("pages", name).read_text(encoding="utf-8")
-
     # A "</script>" inside the data would end its element.
     carried = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     page = part("landmarks.html").replace("{{case}}", html.escape(case_id))
-    page = page.replace("{{style}}", part("landmarks.css"))
+    page = page.replace("{{style}}", style("landmarks.css"))
     page = page.replace("{{script}}", part("landmarks_geometry.js") + part("landmarks.js"))
     return page.replace("{{data}}", carried)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
-from importlib import resources
 from pathlib import Path
 
 from hepipe.metrics.catalog import METRICS
 from hepipe.report import sections
 from hepipe.report.gather import Gathered, gather
-from hepipe.report.html import Html, join, tag
+from hepipe.report.html import join, tag
 from hepipe.report.leaderboard import SECONDARY, board
+from hepipe.report.parts import part, style
 from hepipe.report.spec import ReportSpec
 from hepipe.report.tables import STATUS_COLUMNS, status_rows, write_rows, write_tables
 
@@ -75,15 +75,11 @@ def render(found: Gathered, boards: sections.Boards) -> str:
     foot = tag("footer", tag("p", RESEARCH_ONLY), tag("p", "Ids only: no names of slides, files or people."))
     zoom = tag("dialog", tag("img", alt=""), id="zoom")
     content = join([tag("nav", tag("b", "hepipe"), links), tag("main", head, body, foot), zoom])
-    style, script = (
-        resources.files("hepipe.report").joinpath("pages", name).read_text(encoding="utf-8")
-        for name in ("report.css", "report.js")
-    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"{tag('title', found.spec.title)}<style>{Html(style)}</style></head>"
-        f"<body>{content}<script>{Html(script)}</script></body></html>\n"
+        f"{tag('title', found.spec.title)}<style>{style('report.css')}</style></head>"
+        f"<body>{content}<script>{part('report.js')}</script></body></html>\n"
     )
 
 

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 from hepipe.errors import StoreError
 from hepipe.registration.formats import PAIR_COLUMNS
 from hepipe.report.html import JPEG_QUALITY, Content, Html, facts, join, missing, table, tag
+from hepipe.report.parts import part, style
 from hepipe.status import CaseStatus
 from hepipe.stores.cases import CheckedCase, read_checked
 
@@ -127,12 +127,11 @@ def render(dataset: str, pairs: Sequence[Pair]) -> str:
         "nav", tag("b", "hepipe"), tag("a", "Pairs to look at", href="#open"), *links, tag("a", "ok", href="#fine")
     )
     zoom = tag("dialog", tag("img", alt=""), id="zoom")
-    style = _part("report.css") + _part("review.css")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"{tag('title', f'Review of {dataset}')}<style>{style}</style></head>"
-        f"<body>{nav}{tag('main', head, *parts)}{zoom}<script>{_part('review.js')}</script></body></html>\n"
+        f"{tag('title', f'Review of {dataset}')}<style>{style('report.css', 'review.css')}</style></head>"
+        f"<body>{nav}{tag('main', head, *parts)}{zoom}<script>{part('review.js')}</script></body></html>\n"
     )
 
 
@@ -351,7 +350,3 @@ def _picture(path: Path, *, alt: str, longest: int | None = None, **attributes: 
     source = "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
     element = tag("img", alt=alt, width=size[0], height=size[1], decoding="async", **attributes)
     return Html(element.markup.removesuffix("</img>").replace("<img", f'<img src="{source}"', 1))
-
-
-def _part(name: str) -> str:
-    return resources.files("hepipe.report").joinpath("pages", name).read_text(encoding="utf-8")
