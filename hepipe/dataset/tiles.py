@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from torch import Tensor
 from hepipe.config import Split
 from hepipe.dataset.batch import Batch
 from hepipe.errors import StoreError
+from hepipe.parallel import in_order
 from hepipe.sheet import SCORES
 from hepipe.stores.arrays import TileStore
 from hepipe.stores.tables import INDEX, read_table
@@ -272,22 +272,7 @@ class Sampler:
 
 def batches(sampler: Sampler, *, start: int, stop: int, workers: int) -> Iterator[Batch]:
     """The batches of steps `start` to `stop`, in order; `workers` threads make them ahead, 0 on demand."""
-    if workers == 0:
-        for step in range(start, stop):
-            yield sampler.batch(step)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="tiles") as pool:
-        waiting: deque[Future[Batch]] = deque()
-        try:
-            for step in range(start, stop):
-                waiting.append(pool.submit(sampler.batch, step))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    yield from in_order(sampler.batch, range(start, stop), workers=workers, name="tiles")
 
 
 def tile_seed(tile_id: str, seed: int = 0) -> int:

@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
 from hepipe.config import ImportSpec, Split
 from hepipe.errors import ConfigError
 from hepipe.importers.files import captured, read_scores
+from hepipe.parallel import in_order
 from hepipe.stains.estimate import pooled
 from hepipe.stores.arrays import TileWriter
-from hepipe.tiling.cut import DabMask, Measure, finish_tile, hashes_and_measurements, in_order
+from hepipe.tiling.cut import DabMask, Measure, Tile, finish_tile, hashes_and_measurements
 
 WHOLE = {"outside_frac_he": 0.0, "outside_frac_ihc": 0.0}
 """A tile from a file has pixels everywhere; a grid over a slide may reach over its edge."""
@@ -82,7 +84,13 @@ def import_tiles(
     scores = read_scores([pair.file_name for pair in pairs], spec.score_pattern)
     cases = captured([pair.file_name for pair in pairs], spec.case_pattern, "case_pattern")
     rows = []
-    done = in_order(lambda pair: finish_tile(*pair.read(), spec.mpp, measures, dab_mask, WHOLE), pairs, workers=workers)
+
+    def read(pair: Pair) -> Tile:
+        return finish_tile(*pair.read(), spec.mpp, measures, dab_mask, WHOLE)
+
+    # OpenCV's own threads would only compete with ours.
+    cv2.setNumThreads(1)
+    done = in_order(read, pairs, workers=max(1, workers), name="import")
     for pair, tile in zip(pairs, tqdm(done, "tiles", len(pairs), disable=None, unit="tile"), strict=True):
         row = store.append(he=tile.he, ihc=tile.ihc, dab_mask=tile.dab_mask)
         glass = max(tile.measurements["white_frac_he"], tile.measurements["white_frac_ihc"])

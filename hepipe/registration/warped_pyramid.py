@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +15,7 @@ from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
 from hepipe.geometry import Box, Transform
+from hepipe.parallel import in_order
 from hepipe.registration.warp import read_warped
 from hepipe.slides.reader import Slide
 from hepipe.slides.writer import TILE_PX, PyramidForm, PyramidWriter, encode_tile, whole_file
@@ -106,7 +104,9 @@ def warp_slide(
     ):
         places = list(_z_order(-(-size[0] // BLOCK_PX), -(-size[1] // BLOCK_PX)))
         upper = _UpperLevels(writer)
-        blocks = _in_order(make, places, workers=workers)
+        # OpenCV's own threads would only compete with ours.
+        cv2.setNumThreads(1)
+        blocks = in_order(make, places, workers=workers, name="warp")
         for place, block in zip(places, _watched(blocks, len(places)), strict=True):
             for level, column, row, data in block.tiles:
                 writer.put(level, column, row, data)
@@ -217,24 +217,6 @@ def _z_order(columns: int, rows: int) -> Iterator[tuple[int, int]]:
                 yield from visit(column + across, row + down, half)
 
     yield from visit(0, 0, 1 << max(columns - 1, rows - 1).bit_length())
-
-
-def _in_order(work: Any, items: list[tuple[int, int]], *, workers: int) -> Iterator[_Block]:
-    """Results in the order of the items; at most twice `workers` are held."""
-    # OpenCV's own threads would only compete with ours.
-    cv2.setNumThreads(1)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        waiting: deque[Future[_Block]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _watched(blocks: Iterator[_Block], total: int) -> Iterator[_Block]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from hepipe.geometry import Transform
+from hepipe.parallel import in_order
 from hepipe.registration.planes import Plane, touched
-
-Item = TypeVar("Item")
-Done = TypeVar("Done")
 
 FINE_PX = 0.7
 COARSE_PX = 10.0
@@ -91,29 +86,16 @@ def measure(
     for index, (column, row) in enumerate(places):
         blocks.setdefault((int(row) // per_block, int(column) // per_block), []).append(index)
     order = sorted(blocks)
-    parts = in_order(
-        lambda key: _measure_block(fixed, moving, ihc_from_he, level, places[blocks[key]]), order, workers=workers
-    )
+
+    def measure_block(key: tuple[int, int]) -> Float[np.ndarray, "n 6"]:
+        return _measure_block(fixed, moving, ihc_from_he, level, places[blocks[key]])
+
+    parts = in_order(measure_block, order, workers=0 if workers <= 1 else workers, name="windows")
     rows = [index for key in order for index in blocks[key]]
     found = np.full((len(places), 6), np.nan)
     if rows:
         found[rows] = np.concatenate(list(parts))
     return Shifts(places, found[:, :2], found[:, 2:4], found[:, 4], found[:, 5])
-
-
-def in_order(work: Callable[[Item], Done], items: Sequence[Item], *, workers: int) -> Iterator[Done]:
-    """Results in the order of the items; at most twice `workers` are held."""
-    if workers <= 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        waiting: list[Future[Done]] = []
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= 2 * workers:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
 
 
 def _measure_block(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +13,7 @@ from tqdm import tqdm
 
 from hepipe.config import TilingSpec
 from hepipe.geometry import Transform
+from hepipe.parallel import in_order
 from hepipe.registration.warp import read_warped
 from hepipe.slides.reader import Slide
 from hepipe.stores.arrays import TileWriter, TissueMasks, content_digest
@@ -27,8 +26,6 @@ DabMask = Callable[[np.ndarray, float], np.ndarray]
 """`(ihc, mpp)` of one tile to a bool mask."""
 
 ARRAYS = {"he": 3, "ihc": 3, "dab_mask": 0}
-Item = TypeVar("Item")
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,9 @@ def cut_case(
     rows = []
     doubts: Sequence[float | None] = [None] * len(cells) if untrusted is None else untrusted
     work = [(cell, doubt) for (cell, _), doubt in zip(cells, doubts, strict=True)]
-    done = in_order(read, work, workers=workers)
+    # OpenCV's own threads would only compete with ours.
+    cv2.setNumThreads(1)
+    done = in_order(read, work, workers=max(1, workers), name="cut")
     for (cell, share), tile in zip(cells, tqdm(done, "tiles", len(cells), disable=None, unit="tile"), strict=True):
         row = store.append(he=tile.he, ihc=tile.ihc, dab_mask=tile.dab_mask)
         rows.append(
@@ -176,24 +175,6 @@ def hashes_and_measurements(tile: Tile) -> dict[str, Any]:
         "ihc_sha256": content_digest(tile.ihc),
         "measurements": {name: float(value) for name, value in sorted(tile.measurements.items())},
     }
-
-
-def in_order(work: Callable[[Item], Done], items: Sequence[Item], *, workers: int) -> Iterator[Done]:
-    """Results in the order of the items; at most twice `workers` are held, so that memory stays bounded."""
-    # OpenCV's own threads would only compete with ours.
-    cv2.setNumThreads(1)
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        waiting: deque[Future[Done]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 2 * max(1, workers):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _inside(cell: Cell, size_px0: tuple[int, int]) -> float:

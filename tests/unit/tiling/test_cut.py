@@ -1,6 +1,3 @@
-import threading
-import time
-
 import numpy as np
 import pytest
 
@@ -10,7 +7,7 @@ from hepipe.slides.picture import ArraySlide
 from hepipe.stores.arrays import TileStore, TileWriter, TissueMasks
 from hepipe.stores.cases import CheckedCase
 from hepipe.stores.provenance import Provenance
-from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, in_order, tissue_cells, untrusted_fracs
+from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, tissue_cells, untrusted_fracs
 from hepipe.tiling.sample import WINDOW_PX, tissue_pixels
 
 SPEC = TilingSpec(mpp=1.0, tile_px=32, min_tissue_frac=0.5)
@@ -88,33 +85,6 @@ def test_two_measurements_may_not_share_a_name():
     same = lambda he, ihc, mpp: {"x": 1.0}  # noqa: E731
     with pytest.raises(AssertionError, match="x"):
         finish_tile(tile, tile, 1.0, [same, same], lambda ihc, mpp: ihc[..., 0] > 0, {})
-
-
-def test_results_come_in_order_and_few_are_held():
-    lock, running, most = threading.Lock(), [0], [0]
-
-    def work(item):
-        with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-        time.sleep(0.002 * (5 - item % 5))
-        return item
-
-    seen = []
-    for result in in_order(work, list(range(30)), workers=2):
-        seen.append(result)
-        assert running[0] <= len(seen) + 4
-    assert seen == list(range(30))
-
-
-def test_an_error_of_one_tile_is_the_callers():
-    def work(item):
-        if item == 3:
-            raise ValueError("tile 3")
-        return item
-
-    with pytest.raises(ValueError, match="tile 3"):
-        list(in_order(work, list(range(10)), workers=2))
 
 
 def test_windows_of_the_ihc_follow_the_transform():
