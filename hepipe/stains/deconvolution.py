@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 WHITE = (255.0, 255.0, 255.0)
-_STRIP = 64  # rows; a strip of OD stays in cache: 0.08 of rgb2hed's time against 0.12 for whole 1024-px tiles
+_STRIP = 64  # rows; a strip of OD stays in the cache
 
 
 def density_table(white: Sequence[float] = WHITE) -> Float32[np.ndarray, "1 256 3"]:
@@ -38,6 +38,9 @@ def separate(od: Float[np.ndarray, "*s 3"], matrix: Float[np.ndarray, "3 3"]) ->
 class Separator:
     """Amounts of chosen stains in 8-bit pictures, quickly: a table look-up and one product per stain, in strips.
 
+    The table is that of pure white for all channels, which OpenCV looks up nearly twice as fast as three tables; the
+    slide's own white is then the constant of each product.
+
     Attributes:
         weights: A row per stain, from optical density.
         white: What an empty slide shows, per channel.
@@ -58,7 +61,9 @@ class Separator:
         """
         self.weights = np.ascontiguousarray(np.linalg.inv(matrix).T[list(stains)], np.float32)
         self.white = tuple(white)
-        self._table = density_table(white)
+        self._table = np.ascontiguousarray(density_table()[0, :, 0])
+        constant = self.weights.astype(np.float64) @ np.log10(np.asarray(white, np.float64) / WHITE)
+        self._products = np.column_stack([self.weights, constant]).astype(np.float32)
 
     def __call__(
         self, rgb: UInt8[np.ndarray, "h w 3"], out: Float32[np.ndarray, "n h w"] | None = None
@@ -71,10 +76,13 @@ class Separator:
         """
         height, width = rgb.shape[:2]
         amounts = np.empty((len(self.weights), height, width), np.float32) if out is None else out
+        density = np.empty((min(_STRIP, height), width, 3), np.float32)
         for top in range(0, height, _STRIP):
-            density = cv2.LUT(rgb[top : top + _STRIP], self._table)
-            for plane, row in zip(amounts, self.weights, strict=True):
-                strip = plane[top : top + _STRIP]
-                cv2.transform(density, row[None], dst=strip)
-                np.maximum(strip, 0, out=strip)
+            rows = rgb[top : top + _STRIP]
+            strip = density[: len(rows)]
+            cv2.LUT(rows.reshape(len(rows), -1), self._table, dst=strip.reshape(len(rows), -1))
+            for plane, product in zip(amounts, self._products, strict=True):
+                amount = plane[top : top + _STRIP]
+                cv2.transform(strip, product[None], dst=amount)
+                cv2.max(amount, 0.0, dst=amount)
         return amounts
