@@ -1,15 +1,20 @@
 """The bars of registration, measured: `hepipe register` against truth, landmarks, known similarities and rivals.
 
     python benchmarks/registration.py [--spec JSON] [--record ROWS.json]
-        [--cases FOLDER …] [--fast-mode]          folders made by benchmarks/cases.py
+        [--cases FOLDER …] [--fast-mode] [--tiles]
+                                                  folders made by benchmarks/cases.py
         [--real-data FOLDER]                      the public sets: lung lesion 3, rat kidney, two slides on scanners
         [--rival NAME=PYTHON …]                   deeperhistreg, valis: interpreters made by rivals/make_env.sh
-        [--repeat] [--memory FOLDER …]
+        [--repeat] [--memory FOLDER …] [--work FOLDER]
 
 Errors are those of H&E points sent through `ihc_from_he`, in the IHC's frame; rTRE is their share of the IHC's
 diagonal. Each registration is the command in a process of its own on one thread; its CPU seconds hold its children's,
 its peak is the resident memory of its largest process. A rival runs right after ours on the same pair. The hash in the
 first line is of the settings in full.
+
+With --tiles each case is also cut and graded by the workflow's commands with their defaults, and a point off by 1 µm or
+more counts as flagged when its tile's class is not aligned, or when it lies in no tile. Without --tiles it counts when
+the registration's own map of trust gives it up.
 
 Settings were chosen on part of this data: the features of the elastic step on the lung and kidney landmarks among
 others, the refinement on pairs made from the texture of CMU-1, the limits of tiles on the drawn pairs of seeds 101 and
@@ -28,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 from bars.child import command
+from bars.flags import Flags, flags_of, together_of
 from bars.ours import Case, Errors, Found, errors_of, register
 from bars.pairs import LUNG, LUNG_MEAN, Pair, Scans, affine_by_features, best_affine, landmark_pairs, scanner_pairs
 from bars.rivals import Rival, reached_cpu
@@ -38,14 +44,17 @@ from hepipe.slides.open import closing, open_slide
 from hepipe.tissue.otsu import threshold_tissue
 
 
-def measure_cases(table: Table, spec: RegistrationSpec, cases: list[Case], work: Path, *, fast: bool) -> None:
+def measure_cases(
+    table: Table, spec: RegistrationSpec, cases: list[Case], work: Path, *, fast: bool, tiles: bool
+) -> None:
     """Pairs with known truth, and a line over all of a kind."""
     together: dict[str, list[tuple[Case, Errors, float]]] = defaultdict(list)
+    sorted_by_tiles: dict[str, list[Flags]] = defaultdict(list)
     for case in cases:
-        out = work / "case.zarr"
-        # A consecutive section is declared as such, as in a slide sheet.
-        section = "consecutive" if case.kind == "consecutive" else "restained"
-        found = register(case.folder / "he.tif", case.folder / "ihc.tif", out, spec, section=section)
+        place = work / case.folder.name
+        place.mkdir(exist_ok=True)
+        out = place / "transform.zarr"
+        found = register(case.folder / "he.tif", case.folder / "ihc.tif", out, spec, section=case.section)
         errors = errors_of(case, found)
         if errors is None:
             table.add(case.name, found.says, "a transform", False)
@@ -53,7 +62,14 @@ def measure_cases(table: Table, spec: RegistrationSpec, cases: list[Case], work:
         per_mm2 = found.ran.cpu_s / case.tissue_mm2
         together[case.kind].append((case, errors, per_mm2))
         text = f"{errors}, {per_mm2:.1f} CPU s/mm² of {case.tissue_mm2:.2f}; {found.says}"
-        table.add(case.name, text, *bar_of_case(case, errors, per_mm2, fast=fast))
+        flags = flags_of(case, found, out, place) if tiles else None
+        rest = errors.flagged
+        if flags is not None:
+            text += f"; {flags}"
+            rest = 0.0 if isinstance(flags, str) else flags.share
+        if isinstance(flags, Flags):
+            sorted_by_tiles[case.kind].append(flags)
+        table.add(case.name, text, *bar_of_case(case, errors, per_mm2, fast=fast, rest=rest))
     for kind, rows in together.items():
         if len(rows) > 1:
             medians = [errors.median for _, errors, _ in rows]
@@ -64,11 +80,13 @@ def measure_cases(table: Table, spec: RegistrationSpec, cases: list[Case], work:
                 f"{np.mean([errors.below for _, errors, _ in rows]):.1%} < 1 µm, "
                 f"{np.mean([cost for _, _, cost in rows]):.1f} CPU s/mm²"
             )
+            if sorted_by_tiles[kind]:
+                text += f"; {together_of(sorted_by_tiles[kind])}"
             table.add(f"{kind}, all", text)
 
 
-def bar_of_case(case: Case, errors: Errors, per_mm2: float, *, fast: bool) -> tuple[str, bool | None]:
-    """What is asked of a case of this kind, and whether it is so."""
+def bar_of_case(case: Case, errors: Errors, per_mm2: float, *, fast: bool, rest: float) -> tuple[str, bool | None]:
+    """What is asked of a case of this kind, and whether it is so; `rest`: share of far points that are flagged."""
     if case.kind == "real":
         # One px of level 0 or half a µm, whichever is larger.
         limit = max(case.facts["mpp"], 0.5)
@@ -83,7 +101,7 @@ def bar_of_case(case: Case, errors: Errors, per_mm2: float, *, fast: bool) -> tu
             errors.median <= 0.25
             and errors.p90 <= 0.6
             and errors.below >= 0.97
-            and not errors.flagged < 1.0
+            and not rest < 1.0
             and errors.folds == 0
             and per_mm2 <= 6.0
         )
@@ -230,16 +248,22 @@ def options() -> argparse.Namespace:
     words.add_argument("--record", type=Path, help="rows as JSON")
     words.add_argument("--cases", nargs="*", type=Path, default=[])
     words.add_argument("--fast-mode", action="store_true", help="refine to 2 µm per px, with its own bars")
+    words.add_argument("--tiles", action="store_true", help="cut and grade the cases: are far points in flagged tiles")
     words.add_argument("--real-data", type=Path)
     words.add_argument("--only", default="", help="of the pairs of --real-data those whose name holds this")
     words.add_argument("--rival", nargs="*", default=[], metavar="NAME=PYTHON")
     words.add_argument("--repeat", action="store_true", help="the first case, or the first pair of the real data")
     words.add_argument("--memory", nargs="*", type=Path, default=[], metavar="FOLDER")
+    words.add_argument("--work", type=Path, metavar="FOLDER", help="keep what is made here, for a closer look")
     return words.parse_args()
 
 
 @contextlib.contextmanager
-def workplace() -> Iterator[Path]:
+def workplace(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
     with tempfile.TemporaryDirectory(prefix="hepipe-bars-") as folder:
         yield Path(folder)
 
@@ -256,12 +280,12 @@ def main() -> None:
     )
     scans = [] if given.real_data is None else [one for one in scanner_pairs(given.real_data) if given.only in one.name]
     rivals = [Rival.of(text) for text in given.rival]
-    with workplace() as work:
+    with workplace(given.work) as work:
         for rival in rivals:
             table.add(rival.name, rival.about)
         measure_landmarks(table, spec, pairs, [one for one in rivals if one.works], work)
         measure_scanners(table, spec, scans, work)
-        measure_cases(table, spec, cases, work, fast=given.fast_mode)
+        measure_cases(table, spec, cases, work, fast=given.fast_mode, tiles=given.tiles)
         if given.repeat and (cases or pairs):
             if cases:
                 first = (cases[0].name, cases[0].folder / "he.tif", cases[0].folder / "ihc.tif", "", "restained")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import zarr
@@ -15,6 +16,9 @@ from hepipe.geometry import Transform
 from hepipe.registration.transform import fold_frac
 from hepipe.registration_spec import RegistrationSpec
 from hepipe.stores.arrays import Registered, read_registered
+
+FAR_UM = 1.0
+"""A point that is off by this much is one that the bar wants flagged."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,11 @@ class Case:
         return f"{self.kind} {max(self.facts['he_px'])} px, seed {self.facts['seed']}"
 
     @property
+    def section(self) -> Literal["restained", "consecutive"]:
+        """A consecutive section is declared as such, as in a slide sheet."""
+        return "consecutive" if self.kind == "consecutive" else "restained"
+
+    @property
     def tissue_mm2(self) -> float:
         """Of the H&E slide."""
         return self.facts["tissue_mm2"]
@@ -137,10 +146,18 @@ class Errors:
     def __str__(self) -> str:
         """For the table."""
         flags = (
-            "" if np.isnan(self.trusted) else f", {self.flagged:.0%} of the rest flagged, {self.trusted:.0%} trusted"
+            ""
+            if np.isnan(self.trusted)
+            else f", {self.flagged:.0%} of the rest not trusted, {self.trusted:.0%} trusted"
         )
         folds = "no fold" if self.folds == 0 else f"{self.folds:.2%} folded"
         return f"median {self.median:.3f}, p90 {self.p90:.3f} µm, {self.below:.1%} < 1 µm{flags}, {folds}"
+
+
+def point_errors(case: Case, transform: Transform) -> tuple[np.ndarray, np.ndarray]:
+    """A case's points, px0, and how far from the truth each of them goes, µm on the IHC slide."""
+    points = case.points()
+    return points, np.linalg.norm(transform(points) - case.truth()(points), axis=1) * transform.moving_mpp
 
 
 def errors_of(case: Case, found: Found) -> Errors | None:
@@ -148,20 +165,19 @@ def errors_of(case: Case, found: Found) -> Errors | None:
     transform = found.transform
     if transform is None or found.registered is None:
         return None
-    points = case.points()
-    error = np.linalg.norm(transform(points) - case.truth()(points), axis=1) * transform.moving_mpp
+    points, error = point_errors(case, transform)
     trust = found.registered.evidence.get("trust")
     flagged = trusted = np.nan
     if trust is not None:
         at = np.floor(points * (transform.fixed_mpp / transform.grid_um)).astype(int)
         known = trust[at[:, 1].clip(0, trust.shape[0] - 1), at[:, 0].clip(0, trust.shape[1] - 1)] > 0
-        far = error >= 1.0
+        far = error >= FAR_UM
         flagged = float((~known[far]).mean()) if far.any() else 1.0
         trusted = float(known.mean())
     return Errors(
         float(np.median(error)),
         float(np.percentile(error, 90)),
-        float((error < 1.0).mean()),
+        float((error < FAR_UM).mean()),
         flagged,
         trusted,
         fold_frac(transform),

@@ -86,6 +86,42 @@ def test_errors_are_measured_on_tissue_in_micrometres_of_the_ihc(tmp_path):
     assert (errors.flagged, errors.trusted) == (pytest.approx(0.5), pytest.approx(0.5))
 
 
+def test_far_points_count_as_flagged_in_a_tile_that_is_not_aligned_or_in_none():
+    from bars.flags import GradedTile, sort_points, together_of
+
+    # Three tiles of 10 px in a row; the points lie in the middle of each px of a line through them and 6 px beyond.
+    points = np.stack([np.arange(36) + 0.5, np.full(36, 5.0)], axis=1)
+    tiles = [
+        GradedTile(0, 0, 10, aligned=True, keep=True),
+        GradedTile(10, 0, 10, aligned=False, keep=True),
+        GradedTile(20, 0, 10, aligned=False, keep=False),
+    ]
+    far = np.zeros(36, bool)
+    far[[3, 12, 13, 31]] = True
+    found = sort_points(points, far, tiles)
+    assert (found.far, found.flagged, found.without_tile) == (4, 3, 1)
+    assert (found.in_aligned, found.in_kept, found.far_kept) == (10, 20, 3)
+    assert (found.tiles, found.aligned, found.missed, found.false_alarms) == (3, 1, 1, 1)
+    assert found.share == 0.75
+    for words in ("75.0% of 4", "25% in no tile", "90.000% < 1 µm in aligned", "85.000% in kept"):
+        assert words in str(found)
+
+    both = together_of([found, sort_points(points, np.zeros(36, bool), tiles)])
+    assert (both.far, both.tiles, both.false_alarms, both.in_aligned) == (4, 6, 3, 20)
+
+
+def test_a_point_that_an_aligned_tile_shows_is_not_flagged_by_one_that_overlaps_it():
+    from bars.flags import GradedTile, sort_points
+
+    tiles = [GradedTile(0, 0, 10, aligned=True, keep=True), GradedTile(5, 0, 10, aligned=False, keep=False)]
+    found = sort_points(np.array([[7.0, 5.0], [10.0, 5.0]]), np.array([True, True]), tiles)
+    assert (found.flagged, found.without_tile) == (1, 0)
+    nothing = sort_points(np.zeros((0, 2)), np.zeros(0, bool), tiles)
+    assert nothing.share == 1.0
+    assert "no point ≥ 1 µm" in str(nothing)
+    assert "none < 1 µm in aligned" in str(nothing)
+
+
 def test_points_go_through_deeperhistreg_s_padding_and_resampling():
     through = load("rivals/deeperhistreg_run.py").through
     padding = {"pad_1": [[3, 4], [10, 10]], "pad_2": [[0, 0], [2, 2]], "initial_resample_ratio": 2.0}
