@@ -29,8 +29,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 from making.layers import TISSUE_UM, Amounts, Layers, without
+from making.pictures import MPP
+from making.pieces import draw_shapes
 from making.pyramid import BLOCK_PX, StreamedPyramid
-from making.section import MPP, Section, draw_shapes
+from making.section import Section
 from making.staining import QUALITY, Stains, draw_stains, glass
 from making.texture import Texture
 from making.truth import Inverse, draw_warp, placed, turn, write_truth

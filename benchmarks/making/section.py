@@ -1,118 +1,24 @@
 """Tissue of any extent, drawn block by block at 0.25 µm: what the drawn cases show.
 
-A section is a few pieces. Each has maps on a 4 µm grid over its own rectangle (where tissue, nests, lumens and fat are)
-and a list of nuclei; textures are periodic pictures looked up by place. A block follows from its place alone, so it can
-be drawn whenever it is needed, and glass costs nothing. Simpler than `hepipe.synth`, which holds whole layers.
+A section is a few pieces (`pieces.py`); textures are periodic pictures looked up by place. A block follows from its
+place alone, so it can be drawn whenever it is needed, and glass costs nothing. Simpler than `hepipe.synth`, which holds
+whole layers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from making.layers import Amounts, as_bytes
+from making.pictures import KINDS, MPP, Textures, draw_sprites
+from making.pieces import MAP_PX, MAP_UM, Nuclei, Piece, Shape, draw_piece
 
-from hepipe.synth.noise import Field, blobs, generator, ramp
+from hepipe.synth.noise import Field, generator, ramp
 from hepipe.synth.plan import Biology
 
-MPP = 0.25
-MAP_UM = 4.0
-MAP_PX = round(MAP_UM / MPP)
 PAD_PX = 64
 """Drawn beyond each side of a block, so that what leans over its edge looks the same from either side."""
-KINDS = ("tumour", "spindle", "lymphocyte")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Where a piece lies on the canvas, µm, and its outline: a wavy ellipse."""
-
-    x: float
-    y: float
-    radius: float
-    aspect: float
-    turn: float
-    waves: Float[np.ndarray, "n 2"]
-
-    @property
-    def reach(self) -> float:
-        """From the centre to the farthest point, µm."""
-        return self.radius / np.sqrt(self.aspect) * (1 + 1.5 * float(np.linalg.norm(self.waves[:, 0]))) + 20
-
-
-@dataclass(frozen=True)
-class Nuclei:
-    """One row a nucleus: centre in px, kind, how dark, which picture of its kind, whether on the IHC, DAB around it."""
-
-    x: np.ndarray
-    y: np.ndarray
-    kind: np.ndarray
-    tone: np.ndarray
-    picture: np.ndarray
-    kept: np.ndarray
-    dab: np.ndarray
-
-    def only(self, chosen: np.ndarray) -> Nuclei:
-        return Nuclei(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of tissue: its rectangle starts at map cell (column, row); maps in µm, positive inside."""
-
-    column: int
-    row: int
-    tissue: Field
-    nest: Field
-    hole: Field
-    dense: Field
-    bend: Float[np.ndarray, "2 h w"]
-    complete: Field
-    nuclei: Nuclei
-
-    def overlaps(self, x: int, y: int, side: int) -> bool:
-        """Whether a square, px, has any of the piece's tissue."""
-        c0, r0 = x // MAP_PX - self.column, y // MAP_PX - self.row
-        n = -(-side // MAP_PX)
-        part = self.tissue[max(r0 - 1, 0) : max(r0 + n + 1, 0), max(c0 - 1, 0) : max(c0 + n + 1, 0)]
-        return part.size > 0 and float(part.max()) > -4.0
-
-
-def draw_shapes(rng: np.random.Generator, side_um: float, *, pieces: int, area: float) -> list[Shape]:
-    """Pieces of `area` µm² together, none over another, all away from the canvas's edge."""
-    parts = rng.uniform(0.6, 1.4, pieces)
-    parts *= area / parts.sum()
-    margin = min(0.02 * side_um, 150.0)
-    shrink = 1.0
-    while True:
-        found: list[Shape] = []
-        for part in parts:
-            for _ in range(300):
-                aspect = float(rng.uniform(0.8, 0.95) if part > 0.3 * side_um**2 else rng.uniform(0.45, 0.95))
-                amplitudes = 0.06 * rng.normal(0, 1, 6) / np.arange(1, 7) ** 0.7
-                shape = Shape(
-                    *rng.uniform(0, side_um, 2),
-                    radius=float(np.sqrt(part / np.pi)) * shrink,
-                    aspect=aspect,
-                    turn=float(rng.uniform(0, np.pi)),
-                    waves=np.stack([amplitudes, rng.uniform(0, 2 * np.pi, 6)], axis=1),
-                )
-                room = shape.reach + margin
-                fits = room <= shape.x <= side_um - room and room <= shape.y <= side_um - room
-                if not fits and pieces == 1 and 2 * shape.radius < 0.9 * side_um:
-                    shape = Shape(side_um / 2, side_um / 2, shape.radius, shape.aspect, shape.turn, shape.waves)
-                    fits = 2 * room <= 1.08 * side_um
-                if fits and all(np.hypot(shape.x - o.x, shape.y - o.y) > shape.reach + o.reach + 30 for o in found):
-                    found.append(shape)
-                    break
-            else:
-                break
-        if len(found) == pieces:
-            return found
-        shrink *= 0.96
 
 
 class Section:
@@ -128,10 +34,10 @@ class Section:
         slice_key: str = "",
         lost: float = 0.07,
     ) -> None:
-        self._textures = _Textures(generator(*key, "textures", slice_key))
-        self._sprites = [_sprites(generator(*key, "sprites", slice_key), kind) for kind in KINDS]
+        self._textures = Textures(generator(*key, "textures", slice_key))
+        self._sprites = [draw_sprites(generator(*key, "sprites", slice_key), kind) for kind in KINDS]
         self.pieces = [
-            _piece(shape, side_um, bio, (*key, "piece", number), slice_key, lost)
+            draw_piece(shape, side_um, bio, (*key, "piece", number), slice_key, lost)
             for number, shape in enumerate(outline)
         ]
 
@@ -300,204 +206,3 @@ def _zoomed(values: Field, column: int, row: int, count: int, fill: float, step:
     times = MAP_PX // step
     large = cv2.resize(part, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
     return np.asarray(large[2 * times : -2 * times, 2 * times : -2 * times])
-
-
-def _signed(mask: np.ndarray) -> Field:
-    """Distance to the mask's border in µm, negative outside."""
-    inside = np.minimum(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5), 1000)
-    outside = np.minimum(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5), 1000)
-    return np.asarray(cv2.GaussianBlur((inside - outside) * np.float32(MAP_UM), (0, 0), 0.8), np.float32)
-
-
-class _Fields:
-    """Smooth random fields on a piece's grid, µm; a neighbouring section has nearly the same ones."""
-
-    def __init__(self, key: tuple[int | str, ...], shape: tuple[int, int], slice_key: str) -> None:
-        self._key, self._shape, self._slice = key, shape, slice_key
-
-    def __call__(self, name: str, sigma_um: float, *, turn: float = 0.1) -> Field:
-        field = blobs(generator(*self._key, name), self._shape, sigma_um / MAP_UM)
-        if self._slice:
-            other = blobs(generator(*self._key, name, self._slice), self._shape, sigma_um / MAP_UM)
-            field = np.cos(np.float32(turn)) * field + np.sin(np.float32(turn)) * other
-        return field
-
-
-def _piece(
-    shape: Shape, side_um: float, bio: Biology, key: tuple[int | str, ...], slice_key: str, lost: float
-) -> Piece:
-    """Decide where everything in a piece is, and place its nuclei."""
-    c0, r0 = (int(max(place - shape.reach, 0) // MAP_UM) for place in (shape.x, shape.y))
-    c1, r1 = (int(min(place + shape.reach, side_um) // MAP_UM) + 1 for place in (shape.x, shape.y))
-    grid = (r1 - r0, c1 - c0)
-    field = _Fields(key, grid, slice_key)
-    y, x = np.mgrid[r0:r1, c0:c1].astype(np.float32)
-    x, y = (x + np.float32(0.5)) * np.float32(MAP_UM), (y + np.float32(0.5)) * np.float32(MAP_UM)
-    dx, dy = x - np.float32(shape.x), y - np.float32(shape.y)
-    u = (dx * np.cos(shape.turn) + dy * np.sin(shape.turn)) * np.float32(np.sqrt(shape.aspect))
-    v = (-dx * np.sin(shape.turn) + dy * np.cos(shape.turn)) / np.float32(np.sqrt(shape.aspect))
-    angle = np.arctan2(v, u)
-    outline = np.ones(grid, np.float32)
-    for order, (amplitude, phase) in enumerate(shape.waves, start=2):
-        outline += np.float32(amplitude) * np.cos(order * angle + np.float32(phase))
-    rim = shape.radius * outline - np.hypot(u, v)
-    glass = np.minimum.reduce([x, y, side_um - x, side_um - y]) - 40
-    tissue = _signed(np.minimum(rim + 14 * field("ragged", 30) + 7 * field("fringe", 12), glass) > 0)
-
-    zone = field("zone", 150) + 0.5
-    nest = _signed((field("nests", 34) > -0.1 - 0.1 * bio.grade) & (zone > 0) & (tissue > 15))
-    fat_zone = np.minimum((field("fat", 160, turn=0.03) - 0.9) * 60, np.minimum(tissue - 6, -nest - 8))
-    lumen = np.minimum(nest - 15, 14 * (field("gland", 30) - 0.1 - 0.25 * bio.grade))
-    vessel = np.minimum(12 * (field("vessel", 16) - 2.1), np.minimum(-nest - 6, tissue - 20))
-    cleft = np.minimum(1.5 - np.abs(nest + 2), 8 * (field("cleft", 22) - 1.0))
-    fat = _fat(generator(*key, "fat-cells"), fat_zone, field("fat-shift", 30))
-    hole = np.maximum.reduce([lumen, vessel, cleft, fat])
-    nest = np.minimum(nest, -lumen)
-    bend = 160 * np.stack([field("bend-x", 110, turn=0.03), field("bend-y", 110, turn=0.03)])
-    place = _Placing(generator(*key, "nuclei", slice_key), (c0, r0), grid)
-    crowd = field("crowd", 45)
-    strength = bio.strength_od * np.clip(1 + 0.3 * field("her2", 120), 0.15, None)
-    nuclei = place.all_kinds(tissue, nest, hole, crowd, strength, bio, lost)
-    complete = (bio.completeness - 0.55 + 0.12 * field("complete", 70)).astype(np.float32)
-    return Piece(c0, r0, tissue, nest, hole, field("dense", 70), bend.astype(np.float32), complete, nuclei)
-
-
-def _fat(rng: np.random.Generator, zone: Field, shift: Field) -> Field:
-    """Round holes of fat cells with thin walls between them."""
-    seeds = np.ones(zone.shape, np.uint8)
-    step = 56 / MAP_UM
-    rows, columns = np.mgrid[0 : zone.shape[0] : step, 0 : zone.shape[1] : step]
-    rows = np.clip(rows + rng.normal(0, 0.2 * step, rows.shape) + shift[rows.astype(int), columns.astype(int)], 0, None)
-    columns = np.clip(
-        columns + rng.normal(0, 0.2 * step, rows.shape) + (np.arange(len(rows)) % 2)[:, None] * step / 2, 0, None
-    )
-    rows, columns = (
-        np.minimum(rows.astype(int), zone.shape[0] - 1),
-        np.minimum(columns.astype(int), zone.shape[1] - 1),
-    )
-    seeds[rows, columns] = 0
-    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    wall = np.zeros(zone.shape, bool)
-    wall[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    wall[1:] |= labels[1:] != labels[:-1]
-    to_wall = cv2.distanceTransform((~wall).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(MAP_UM)
-    return np.asarray(np.minimum(cv2.GaussianBlur(to_wall, (0, 0), 1.0) - 3.5, zone), np.float32)
-
-
-class _Placing:
-    """Nuclei on pushed-about hexagonal lattices: spaced like cells, without a lattice's long order."""
-
-    def __init__(self, rng: np.random.Generator, corner: tuple[int, int], grid: tuple[int, int]) -> None:
-        self._rng, self._corner, self._grid = rng, corner, grid
-        self._push = [14 * blobs(rng, grid, 60 / MAP_UM) for _ in range(2)]
-
-    def all_kinds(
-        self, tissue: Field, nest: Field, hole: Field, crowd: Field, strength: Field, bio: Biology, lost: float
-    ) -> Nuclei:
-        clear = np.minimum(tissue, -hole)
-        spacing = 8.6 + 0.7 * float(np.clip(bio.grade, 0, 3))
-        groups = [
-            self._lattice(spacing, np.minimum(nest, clear) - 3.5, 0.96),
-            self._lattice(16.0, np.minimum(-nest - 2, clear - 2), 0.75),
-            self._lattice(7.4, np.minimum.reduce([9 * (crowd - 1.2), -nest + 4, clear - 3]), 0.85),
-        ]
-        points = np.concatenate(groups)
-        kind = np.repeat(np.arange(3), [len(group) for group in groups])
-        n = len(points)
-        rows, columns = (points[:, 1] / MAP_UM).astype(int), (points[:, 0] / MAP_UM).astype(int)
-        stained = self._rng.random(n) < bio.positive
-        dab = strength[rows, columns] * np.where(stained, 1, 0.12) * np.exp(0.15 * self._rng.standard_normal(n))
-        return Nuclei(
-            x=(points[:, 0] + self._corner[0] * MAP_UM) / MPP,
-            y=(points[:, 1] + self._corner[1] * MAP_UM) / MPP,
-            kind=kind,
-            tone=self._rng.integers(0, _TONES, n),
-            picture=self._rng.integers(0, _PICTURES, n),
-            kept=self._rng.random(n) >= lost,
-            dab=np.where(kind == 0, dab, 0).astype(np.float32),
-        )
-
-    def _lattice(self, spacing: float, room: Field, share: float) -> Float[np.ndarray, "n 2"]:
-        """Points (x, y) in µm from the piece's corner where `room` is positive."""
-        height, width = (cells * MAP_UM for cells in self._grid)
-        y, x = np.mgrid[0 : height : spacing * 0.87, 0:width:spacing]
-        x = x + (np.arange(len(x)) % 2)[:, None] * spacing / 2
-        points = np.stack([x.ravel(), y.ravel()], axis=1) + self._rng.normal(0, 0.16 * spacing, (x.size, 2))
-        cell = (np.clip(points / MAP_UM, 0, np.array(self._grid[::-1]) - 1)).astype(int)
-        points += np.stack([push[cell[:, 1], cell[:, 0]] for push in self._push], axis=1)
-        inside = ((points >= 0) & (points < (width, height))).all(axis=1) & (self._rng.random(len(points)) < share)
-        points = points[inside]
-        return points[room[(points[:, 1] / MAP_UM).astype(int), (points[:, 0] / MAP_UM).astype(int)] > 0]
-
-
-_TONES, _PICTURES = 4, 160
-
-
-def _sprites(rng: np.random.Generator, kind: str) -> UInt8[np.ndarray, "t n s s"]:
-    """Pictures of nuclei, 150 for an amount of 1: each at several darknesses."""
-    mean, spread, aspect, tone, contrast = {
-        "tumour": (8.4, 0.14, 1.22, 0.8, 0.24),
-        "spindle": (5.4, 0.15, 3.2, 0.85, 0.15),
-        "lymphocyte": (5.8, 0.09, 1.08, 1.1, 0.2),
-    }[kind]
-    reach = {"tumour": 30, "spindle": 32, "lymphocyte": 17}[kind]
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] * MPP
-    pictures = np.empty((_PICTURES, 2 * reach + 1, 2 * reach + 1), np.float32)
-    grain = blobs(rng, (1024, 1024), 1.6) + blobs(rng, (1024, 1024), 4.0)
-    for picture in pictures:
-        diameter = float(np.clip(mean * np.exp(spread * rng.normal()), 4, 11))
-        ratio = float(np.clip(aspect * np.exp(0.18 * rng.normal()), 1, 4.2))
-        long, short = diameter / 2 * np.sqrt(ratio), diameter / 2 / np.sqrt(ratio)
-        turn = rng.uniform(0, np.pi)
-        u, v = (x * np.cos(turn) + y * np.sin(turn)) / long, (y * np.cos(turn) - x * np.sin(turn)) / short
-        outline = 1 + sum(
-            0.04 * rng.normal() * np.cos(order * np.arctan2(v, u) + rng.uniform(0, 6.3)) for order in (2, 3, 4)
-        )
-        border = (1 - np.hypot(u, v) / outline) * np.sqrt(long * short)
-        top, left = rng.integers(0, 1024 - 2 * reach - 1, 2)
-        body = tone * (1 + contrast * grain[top : top + 2 * reach + 1, left : left + 2 * reach + 1])
-        body += 0.14 * np.exp(-((border - 0.45) ** 2) / 0.32)
-        if kind == "tumour" and rng.random() < 0.5:
-            body += 0.5 * np.clip(1.4 - np.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)), 0, 1)
-        picture[:] = np.clip(border / 0.55 + 0.5, 0, 1) * np.clip(body, 0.12, 1.7)
-    tones = np.exp(np.linspace(-0.22, 0.22, _TONES)).astype(np.float32)[:, None, None, None]
-    return np.asarray(np.clip(150 * tones * pictures, 0, 255), np.uint8)
-
-
-class _Textures:
-    """Periodic noise pictures of sides that share no common period."""
-
-    _KINDS: ClassVar = {
-        "grain": (1000, 1.4, 1.4),
-        "mid": (1296, 5.0, 5.0),
-        "chromatin": (1350, 1.5, 1.5),
-        "fine": (1500, 26.0, 1.3),
-        "broad": (1440, 60.0, 4.0),
-    }
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._pictures = {name: _periodic(rng, *kind) for name, kind in self._KINDS.items()}
-
-    def at(self, name: str, x: int, y: int, side: int) -> Field:
-        picture = self._pictures[name]
-        period = len(picture)
-        return picture[np.ix_(np.arange(y, y + side) % period, np.arange(x, x + side) % period)]
-
-    def bent(self, name: str, columns: Field, rows: Field) -> Field:
-        """The picture read at places that a map gives."""
-        picture = self._pictures[name]
-        return np.asarray(
-            cv2.remap(
-                picture, columns % len(picture), rows % len(picture), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-            )
-        )
-
-
-def _periodic(rng: np.random.Generator, side: int, sigma_x: float, sigma_y: float) -> Field:
-    """Gaussian noise of a correlation length along x and y that goes on beyond its edges."""
-    spectrum = np.fft.rfft2(rng.standard_normal((side, side), np.float32))
-    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
-    spectrum *= np.exp(-2 * np.pi**2 * ((fx * sigma_x) ** 2 + (fy * sigma_y) ** 2))
-    spectrum[0, 0] = 0
-    field = np.fft.irfft2(spectrum, (side, side))
-    return (field / field.std()).astype(np.float32)
