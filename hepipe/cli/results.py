@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -27,7 +26,6 @@ def score(
 ) -> None:
     """Measure the virtual tiles of one run on one split."""
     import torch
-    from tqdm import tqdm
 
     from hepipe.config import EvaluationSpec
     from hepipe.errors import ConfigError
@@ -36,6 +34,7 @@ def score(
     from hepipe.evaluation.score import score_run
     from hepipe.metrics.catalog import METRICS
     from hepipe.models.resolved import read_resolved
+    from hepipe.progress import watched
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import SCORES, write_table
 
@@ -48,7 +47,7 @@ def score(
     pairs = PairedTiles(index, split, virtual)
     at_hand = networks()
     rows = score_run(
-        tqdm(pairs, desc=f"score {run.name} on {dataset}/{split}", unit="tile", disable=not sys.stderr.isatty()),
+        watched(pairs, f"score {run.name} on {dataset}/{split}", total=len(pairs), unit="tile"),
         run=run.name,
         dataset=dataset,
         split=split,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from hepipe.dataset.tiles import SplitTiles, rgb_from_tensor, tensor_from_rgb
 from hepipe.errors import StoreError
 from hepipe.inference.sweep import sweep
 from hepipe.models.catalog import Entry
 from hepipe.models.method import Method
+from hepipe.progress import watched
 from hepipe.stores.arrays import TileWriter, whole, write_group
 from hepipe.stores.provenance import Provenance
 
@@ -60,7 +59,8 @@ def predict_split(
             return
         writer = TileWriter(beside, provenance, mpp=tiles.mpp, tile_px=tiles.side_px, arrays={"virtual": 3})
         writer.group.attrs["tile_ids"] = [row.tile_id for row in tiles.rows]
-        for start in tqdm(range(0, len(tiles), batch_size), desc="predict", disable=not sys.stderr.isatty()):
+        starts = range(0, len(tiles), batch_size)
+        for start in watched(starts, "predict", total=len(starts), unit="step"):
             places = range(start, min(start + batch_size, len(tiles)))
             he = torch.stack([tensor_from_rgb(tiles.rgb("he", place)) for place in places]).to(device)
             ids = [tiles.rows[place].tile_id for place in places]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
-from tqdm import tqdm
 
 from hepipe.geometry import Box, Transform
 from hepipe.parallel import in_order
+from hepipe.progress import watched
 from hepipe.registration.warp import read_warped
 from hepipe.slides.reader import Slide
 from hepipe.slides.writer import TILE_PX, PyramidForm, PyramidWriter, encode_tile, whole_file
@@ -23,7 +21,6 @@ from hepipe.slides.writer import TILE_PX, PyramidForm, PyramidWriter, encode_til
 BLOCK_LEVELS = 3
 """A block is one tile of the third level, so 4 x 4 tiles of the first: 1024 px."""
 BLOCK_PX = TILE_PX << (BLOCK_LEVELS - 1)
-LINE_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def warp_slide(
         # OpenCV's own threads would only compete with ours.
         cv2.setNumThreads(1)
         blocks = in_order(make, places, workers=workers, name="warp")
-        for place, block in zip(places, _watched(blocks, len(places)), strict=True):
+        for place, block in zip(places, watched(blocks, "warp", total=len(places), unit="block"), strict=True):
             for level, column, row, data in block.tiles:
                 writer.put(level, column, row, data)
             if len(writer.sizes) > BLOCK_LEVELS:
@@ -217,19 +214,3 @@ def _z_order(columns: int, rows: int) -> Iterator[tuple[int, int]]:
                 yield from visit(column + across, row + down, half)
 
     yield from visit(0, 0, 1 << max(columns - 1, rows - 1).bit_length())
-
-
-def _watched(blocks: Iterator[_Block], total: int) -> Iterator[_Block]:
-    """The blocks, with a bar on a terminal and a line now and then in a log."""
-    if sys.stderr.isatty():
-        yield from tqdm(blocks, "warp", total, unit="block", dynamic_ncols=True)
-        return
-    began = said = time.monotonic()
-    for done, block in enumerate(blocks, start=1):
-        yield block
-        now = time.monotonic()
-        if now - said >= LINE_EVERY_S:
-            said = now
-            left = (now - began) / done * (total - done)
-            sys.stderr.write(f"warp: {done} of {total} blocks, about {left:.0f} s to go\n")
-            sys.stderr.flush()

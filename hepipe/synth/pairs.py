@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
 
 from hepipe.config import Split, SynthSpec
 from hepipe.errors import ConfigError
+from hepipe.progress import watched
 from hepipe.stores.arrays import whole
 from hepipe.synth.case import draw_case
 from hepipe.synth.plan import plan_pair_patient
@@ -39,7 +39,7 @@ def write_pairs(spec: SynthSpec, folder: Path) -> int:
             for split in ("train", "val", "test"):
                 (beside / stain / split).mkdir(parents=True)
         written = 0
-        for number in tqdm(range(1, patients + 1), desc="synthetic patients", disable=None):
+        for number in watched(range(1, patients + 1), "draw", total=patients, unit="patient"):
             wanted = spec.pairs // patients + (number <= spec.pairs % patients)
             split = _SPLITS[(number - 1) // 4 % len(_SPLITS)]
             tiles, score = _patient(spec, number, wanted)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
 from hepipe.config import SynthSpec
+from hepipe.progress import watched
 from hepipe.sheet import SCORES
 from hepipe.synth.architecture import GRID_UM, Architecture, draw_architecture
 from hepipe.synth.cells import Cells, place_cells
@@ -55,7 +55,7 @@ class Probed:
 def probe(spec: SynthSpec, *, tile_um: float = 128.0) -> Probed:
     """Draw the cohort's nuclei (no pixels) and predict each patient's tiles from the other patients'."""
     features, scores, patients = [], [], []
-    for number in tqdm(range(1, spec.patients + 1), desc="synthetic patients", disable=None):
+    for number in watched(range(1, spec.patients + 1), "draw", total=spec.patients, unit="patient"):
         plan = plan_case(spec, number)
         arch = draw_architecture(plan)
         rows = tile_features(place_cells(plan, arch), arch, tile_um=tile_um)
