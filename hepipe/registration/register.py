@@ -335,6 +335,7 @@ def _verdict(
         tre_um=None if error is None or pictures.free_scale else error["tre_um"],
         residuals=None if pictures.free_scale else residuals,
         unrefined=_unrefined(case, chain),
+        followed=len(case.landmarks.he_px0) if case.landmarks is not None and "landmarks" in case.steps else 0,
         missing=_missing(pieces),
     )
     status = judge_case(evidence, gate, accepted=accepted)

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hepipe.registration.landmarks import MIN_AFFINE
 from hepipe.registration.score import Likeness
 from hepipe.registration_spec import GateSpec
 from hepipe.status import OK, CaseStatus, failed, review
 
 LOOK = "look at the overlay and write yes or no into column accepted"
-LANDMARKS = "or give landmarks and write landmarks into column start"
 FAR = 2.0
 """Landmarks further off than this many times a limit fail the pair; in between a person looks."""
 CLICKED_PX = (6.0, 20.0)
@@ -38,6 +38,7 @@ class Evidence:
         residuals: Of `residual_summary`; None without a refinement.
         unrefined: Why the chain's refinement was dropped or ended early; empty when it did not, and where slides are
             too coarse for one.
+        followed: How many landmarks the chain follows; 0 where they are none of its steps.
         missing: Pieces of tissue that only one slide shows, in words; empty when there are none.
     """
 
@@ -51,6 +52,7 @@ class Evidence:
     tre_um: Mapping[str, float] | None = None
     residuals: Mapping[str, Any] | None = None
     unrefined: str = ""
+    followed: int = 0
     missing: str = ""
 
 
@@ -80,23 +82,35 @@ def _failures(evidence: Evidence, gate: GateSpec) -> list[str]:
     if likeness.similarity < gate.min_similarity:
         reasons.append(
             f"the two slides do not seem to belong together: similarity {likeness.similarity:.2f}, at least "
-            f"{gate.min_similarity:.2f} expected; check the pair in the slide sheet, {LANDMARKS}"
+            f"{gate.min_similarity:.2f} expected; {_remedy(evidence)}"
         )
     if evidence.stiff_lead < gate.min_stiff_lead:
         reasons.append(
             "the two slides do not seem to belong together: in place they are hardly more alike than moved aside "
-            f"(lead {evidence.stiff_lead:.3f}, at least {gate.min_stiff_lead:.3f} expected); check the pair in the "
-            f"slide sheet, {LANDMARKS}"
+            f"(lead {evidence.stiff_lead:.3f}, at least {gate.min_stiff_lead:.3f} expected); {_remedy(evidence)}"
         )
     if likeness.tissue_dice < gate.min_tissue_dice:
         reasons.append(
             f"the tissue of the two slides hardly overlaps: Dice {likeness.tissue_dice:.2f}, at least "
-            f"{gate.min_tissue_dice:.2f} expected; check the pair in the slide sheet, {LANDMARKS}"
+            f"{gate.min_tissue_dice:.2f} expected; {_remedy(evidence)}"
         )
     far = _beyond(evidence.tre_um, gate, evidence.px_um, CLICKED_PX, factor=FAR)
     if far:
-        reasons.append(f"landmarks are {far}; check them with the pair, or write landmarks into column start")
+        remedy = "check them with the pair, or write landmarks into column start"
+        reasons.append(f"landmarks are {far}; {_remedy(evidence) if evidence.followed else remedy}")
     return reasons
+
+
+def _remedy(evidence: Evidence) -> str:
+    """What a person does about slides that are not alike where the chain brought them."""
+    if not evidence.followed:
+        return "check the pair in the slide sheet, or give landmarks and write landmarks into column start"
+    more = "" if evidence.followed >= MIN_AFFINE else f"; give at least {MIN_AFFINE}, spread over the tissue"
+    return (
+        f"check the pair in the slide sheet and the {evidence.followed} landmarks that it follows: the columns of H&E "
+        "and IHC may be exchanged, or points paired that do not show the same structure; pair them again on "
+        f"`hepipe landmarks page`{more}"
+    )
 
 
 def _doubts(evidence: Evidence, gate: GateSpec) -> list[str]:

@@ -152,6 +152,21 @@ def test_a_pair_may_start_from_its_landmarks_in_place_of_the_search(section, tis
     assert np.median(error_px(result.ihc_from_he, truth, tissue_points)) < 0.7
 
 
+@pytest.mark.parametrize("from_landmarks", [False, True])
+def test_landmarks_exchanged_in_a_chain_of_their_own_are_what_the_reason_tells_to_check(
+    section, tissue_points, from_landmarks
+):
+    moved, truth = partner(section, turn(60.0), warp_px=0.0)
+    points = tissue_points[:: len(tissue_points) // 3][:3]
+    exchanged = Landmarks(truth(points), points)
+    spec = RegistrationSpec(chain=("search",) if from_landmarks else ("landmarks",))
+    slides = as_slides(section, moved)
+    result = register(*slides, spec, case_id="case", landmarks=exchanged, from_landmarks=from_landmarks)
+    assert result.status.failed
+    assert "the 3 landmarks that it follows: the columns of H&E and IHC may be exchanged" in result.status.reason
+    assert "column start" not in result.status.reason
+
+
 def test_a_missing_deeperhistreg_says_what_to_install_or_take_instead(section, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "deeperhistreg" else real(name))

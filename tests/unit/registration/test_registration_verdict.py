@@ -61,6 +61,24 @@ def test_landmarks_pass_are_looked_at_or_fail_by_how_far_off_they_are(p50, p90, 
         assert "write yes or no into column accepted" in found.reason
 
 
+@pytest.mark.parametrize(
+    "known",
+    [{"similarity": 0.05}, {"stiff_lead": 0.01}, {"dice": 0.1}, {"tre_um": {"median": 90.0, "p90": 95.0}}],
+)
+def test_a_pair_that_follows_landmarks_is_not_sent_to_give_landmarks_but_to_look_at_those(known):
+    without = judge_case(evidence(**known), GATE).reason
+    few, enough = (judge_case(evidence(**known, followed=count), GATE).reason for count in (3, 6))
+    assert "write landmarks into column start" in without
+    assert "exchanged" not in without
+    for reason, count in ((few, 3), (enough, 6)):
+        assert "column start" not in reason
+        assert f"the {count} landmarks that it follows" in reason
+        assert "columns of H&E and IHC may be exchanged" in reason
+        assert "`hepipe landmarks page`" in reason
+    assert few.endswith("give at least 6, spread over the tissue")
+    assert "give at least" not in enough
+
+
 def test_no_slide_is_asked_for_less_than_people_can_click():
     off = {"median": 8.0, "p90": 25.0}
     assert judge_case(evidence(tre_um=off, px_um=1.5), GATE).state == "ok"
