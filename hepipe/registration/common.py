@@ -18,6 +18,9 @@ from hepipe.tissue.clean import clean
 from hepipe.tissue.find import find_tissue
 from hepipe.tissue.pieces import group_pieces, nearest_piece
 
+MAX_UNKNOWN_PX = 4096
+"""Longer side of the picture that tissue is found on where no px has a known size: a slide of 33 mm at 8 µm per px."""
+
 
 @dataclass(frozen=True)
 class CommonTissue:
@@ -40,6 +43,8 @@ def common_tissue(
     he: Slide, ihc: Slide, ihc_from_he: Transform, spec: TissueSpec, *, numbered: tuple[Pieces, float] | None = None
 ) -> CommonTissue:
     """Tissue by each slide's own threshold, at `spec.mpp` or the slide's own mpp where that is coarser.
+
+    A slide of unknown mpp, whose px count as 1 µm each, is looked at with at most `MAX_UNKNOWN_PX`.
 
     Args:
         he: The fixed slide.
@@ -112,4 +117,5 @@ def _kept(pieces: Pieces, tissue: np.ndarray, numbers: dict[str, np.ndarray]) ->
 
 def _overview(slide: Slide, mpp: float) -> tuple[np.ndarray, float]:
     wanted = max(mpp, slide.mpp)
-    return slide.overview(max_px=max(1, math.ceil(max(slide.size_px0) * slide.mpp / wanted)))
+    side = max(1, math.ceil(max(slide.size_px0) * slide.mpp / wanted))
+    return slide.overview(max_px=min(side, MAX_UNKNOWN_PX) if slide.mpp_from == "unknown" else side)

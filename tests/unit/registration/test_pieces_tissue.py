@@ -52,6 +52,32 @@ def test_masks_hold_no_missing_piece_and_no_control(slides, pictures, pieces):
     assert (found.masks["pieces_he"][110, 315], found.masks["pieces_ihc"][110, 410]) == (2, 2)
 
 
+class Wide(ArraySlide):
+    """A slide of 100,000 x 60,000 px that knows what it was asked for, and shows a rectangle of tissue."""
+
+    def __init__(self, mpp, mpp_from):
+        rgb = np.full((60, 100, 3), 240, np.uint8)
+        rgb[20:40, 30:60] = (150, 60, 140)
+        super().__init__(rgb, mpp=mpp, slide_id="wide", mpp_from=mpp_from)
+        self.size_px0 = (100_000, 60_000)
+        self.asked = []
+
+    def overview(self, *, max_px):
+        self.asked.append(max_px)
+        return self.decode(0, 0, 0, 100, 60), self.mpp * 1000
+
+
+@pytest.mark.parametrize(
+    ("mpp", "mpp_from", "asked"), [(1.0, "unknown", 4096), (0.25, "file", 3125), (1.0, "file", 12_500)]
+)
+def test_only_a_slide_of_unknown_mpp_is_looked_at_with_a_bounded_number_of_px(mpp, mpp_from, asked):
+    he, ihc = Wide(mpp, mpp_from), Wide(0.25, "file")
+    found = common_tissue(he, ihc, Transform(np.diag([mpp / 0.25, mpp / 0.25, 1]), mpp, 0.25), TissueSpec())
+    assert (he.asked, ihc.asked) == ([asked], [3125])
+    assert found.mpp == mpp * 1000
+    assert found.masks["he"].any()
+
+
 def test_the_summary_tells_piece_by_piece_what_was_kept(slides, pictures, pieces):
     found = common_tissue(*slides, HERE, TissueSpec(mpp=MPP), numbered=(pieces, pictures.mpp))
     rows = {row["name"]: row for row in found.summary["pieces"]}
