@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
+import secrets
+import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,15 +64,53 @@ def level_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its place when the block ends without an error, and goes otherwise."""
+    """A file beside `path` that takes its place when the block ends without an error, and goes otherwise.
+
+    A writer that is killed leaves its file, hidden and maybe of many GB: the next writer of the same `path` on the same
+    machine removes it. That another process still writes one shows by the lock which the system drops when it ends.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    _remove_leftovers(path)
+    beside, file, lock = _begin(path)
     try:
-        with beside.open("wb") as file:
+        with file:
             yield file
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+        # Not before: unlocked, the file would be a leftover until it has its name.
+        os.close(lock)
+
+
+def _begin(path: Path) -> tuple[Path, BinaryIO, int]:
+    """A new file beside `path`, open, and a descriptor of it that holds the lock after the file is closed."""
+    while True:
+        beside = path.with_name(f"{_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}")
+        file = beside.open("xb")
+        lock = os.dup(file.fileno())
+        # A file system without locks has no leftovers removed either.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if beside.exists():
+            return beside, file, lock
+        # Somebody took it for a leftover between its making and its lock.
+        file.close()
+        os.close(lock)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what dead writers of `path` have left on this machine."""
+    ours = re.compile(re.escape(_prefix(path)) + r"\d+-[0-9a-f]{8}")
+    for beside in [other for other in path.parent.iterdir() if ours.fullmatch(other.name)]:
+        # Locked by its writer, without locks, gone by now or another user's: not ours to remove.
+        with contextlib.suppress(OSError), beside.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            beside.unlink()
+
+
+def _prefix(path: Path) -> str:
+    # Locks of one machine need not be seen by another that shares the folder.
+    return f".{path.name}.{socket.gethostname()}."
 
 
 class PyramidWriter:

@@ -1,6 +1,9 @@
 """The file that a warped slide becomes, as openslide, tiffslide and tifffile see it."""
 
 import itertools
+import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -212,6 +215,91 @@ def test_tiles_may_come_in_any_order_and_a_missing_one_is_no_file(tmp_path):
     with pytest.raises(ValueError, match="4 tiles were never put"):
         forget()
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from hepipe.slides.writer import whole_file
+
+with whole_file(Path(sys.argv[1])) as file:
+    file.write(b"from another process")
+    file.flush()
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Start another process that is in the midst of `o.tif`, with the file that it writes beside it."""
+    processes = []
+
+    def start():
+        before = set(tmp_path.iterdir())
+        command = [sys.executable, "-c", WRITER, str(tmp_path / "o.tif")]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout.readline() == "begun\n"
+        (beside,) = set(tmp_path.iterdir()) - before
+        return process, beside
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one_to_the_same_file(tmp_path, picture, begun):
+    process, leftover = begun()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert leftover.read_bytes() == b"from another process"
+    others = [tmp_path / name for name in (f"{leftover.name}.txt", leftover.name.replace("o.tif", "p.tif"), ".o.tif.7")]
+    for other in others:
+        other.write_bytes(b"of somebody else")
+    warp_slide(
+        ArraySlide(picture[:300, :300], mpp=MPP, slide_id="case-ihc"),
+        identity(fixed_mpp=MPP, moving_mpp=MPP),
+        tmp_path / "o.tif",
+        fixed_size_px0=(300, 300),
+        mpp=MPP,
+        form=PyramidForm(compression="deflate"),
+    )
+    assert set(tmp_path.iterdir()) == {tmp_path / "o.tif", *others}
+
+
+def test_what_a_living_writer_writes_stays_and_takes_its_place(tmp_path, begun):
+    process, beside = begun()
+    out = tmp_path / "o.tif"
+    with writing.whole_file(out) as file:
+        file.write(b"from here")
+        with writing.whole_file(out) as second:
+            second.write(b"within")
+        assert out.read_bytes() == b"within"
+    assert out.read_bytes() == b"from here"
+    assert beside.exists()
+    process.communicate()
+    assert process.returncode == 0
+    assert out.read_bytes() == b"from another process"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_taken_for_a_leftover_before_its_lock_is_begun_again(tmp_path, monkeypatch):
+    real, taken = writing.fcntl.flock, []
+
+    def slow(descriptor, operation):
+        if not taken:
+            (beside,) = tmp_path.iterdir()
+            taken.append(beside)
+            beside.unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(writing.fcntl, "flock", slow)
+    with writing.whole_file(tmp_path / "o.tif") as file:
+        file.write(b"whole")
+    assert taken
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
 
 
 def test_a_slide_that_stops_decoding_leaves_no_file_and_the_old_one(tmp_path, picture):
