@@ -39,15 +39,23 @@ class SlidesSpec(Spec):
     max_dark_frac: float = Field(0.6, gt=0, le=1, description="More than this share dark: not a brightfield slide.")
 
 
+Region = Literal["tumour", "invasive", "in_situ", "normal", "necrosis", "control", "exclude"]
+"""What a person has outlined on the H&E slide; `tumour` does not say which."""
+RegionName = Region | Literal["ignore"]
+
+
 class TissueSpec(Spec):
     """How tissue is found on both slides."""
 
-    revision: Literal[2] = 2
+    revision: Literal[3] = 3
     mpp: float = Field(8.0, gt=0, description="Resolution of the masks, µm per px; coarser slides use their own.")
     channel: Literal["saturation", "od"] = Field("od", description="What Otsu's threshold is taken of.")
     close_um: float = Field(24.0, ge=0, description="Radius of the closing, µm.")
     min_hole_um2: float = Field(10_000.0, ge=0, description="Holes smaller than this are filled, µm².")
     min_piece_um2: float = Field(20_000.0, ge=0, description="Pieces smaller than this are dropped, µm².")
+    region_names: Mapping[str, RegionName] = Field(
+        {}, description="Names of QuPath's classes beside the known ones, in small letters, to ours or to `ignore`."
+    )
 
 
 class StainsSpec(Spec):
@@ -67,12 +75,23 @@ class StainsSpec(Spec):
 class TilingSpec(Spec):
     """How registered pairs are cut into tiles."""
 
-    revision: Literal[2] = 2
+    revision: Literal[3] = 3
     mpp: float = Field(0.5, gt=0, description="Resolution of the stored tiles, µm per px.")
     tile_px: int = Field(512, gt=0, description="Side of a square tile, px at `mpp`.")
     overlap_px: int = Field(0, ge=0, description="Margin shared by neighbours, px at `mpp`.")
     min_tissue_frac: float = Field(0.6, ge=0, le=1, description="Keep a tile when at least this share is tissue.")
-    origin: Literal["canvas", "tissue"] = Field("canvas", description="Where the grid starts.")
+    origin: Literal["canvas", "tissue"] = Field(
+        "canvas", description="Where the grid starts: the corner of all that the scanner could see, or of the tissue."
+    )
+    kernel: Literal["area"] = Field("area", description="How finer px become one: the mean of the area it covers.")
+    inside: tuple[Literal["tumour", "invasive", "in_situ", "normal", "necrosis"], ...] = Field(
+        ("tumour", "invasive", "in_situ"),
+        min_length=1,
+        description="Where regions of these are outlined, tiles come from them.",
+    )
+    outside_frac: float = Field(
+        0.02, ge=0, le=1, description="Share of the tissue tiles beside them that is kept for tests, never trained on."
+    )
 
     @model_validator(mode="after")
     def _tiles_advance(self) -> TilingSpec:
