@@ -10,7 +10,7 @@ run: setup  ## the whole pipeline on the synthetic cohort of config.yaml, with w
 	hepipe run --cores $(CORES)
 
 test: setup  ## pytest: no GPU, network or weights needed
-	OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 pytest -q -n 2
 
 long: setup  ## the tests that take minutes each
 	OMP_NUM_THREADS=1 pytest -q -m long

@@ -116,7 +116,11 @@ def bad_slides(folder: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Folder:
-    """The folder after one whole run."""
+    """The folder after one whole run, of which a test session has one however many workers it has."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        began = tmp_path_factory.getbasetemp().parent / "workflow-began"
+        assert not began.exists(), f"{began.read_text()} runs the workflow already; the tests are parted by file"
+        began.write_text(os.environ["PYTEST_XDIST_WORKER"])
     folder = Folder(tmp_path_factory.mktemp("workflow"))
     write_sheet(folder.path / "slides.tsv", bad_slides(folder.path))
     done = folder.snakemake()

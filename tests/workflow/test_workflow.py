@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import zarr
 
-pytestmark = pytest.mark.xdist_group("workflow")
 ROOT = Path(__file__).parents[2]
 
 VERDICTS = {
