@@ -100,30 +100,54 @@ def register_case(
 
 
 def find_tissue(
-    he: SlidePath, ihc: SlidePath, checked: InPath, transform: InPath, tissue: OutPath, spec: SpecJson = "{}"
+    he: SlidePath,
+    ihc: SlidePath,
+    checked: InPath,
+    transform: InPath,
+    tissue: OutPath,
+    outlines: Annotated[
+        Path | None, typer.Option(help="Written: GeoJSON for QuPath of tissue, what was taken out, and regions.")
+    ] = None,
+    regions: Annotated[Path | None, typer.Option(help="QuPath GeoJSON of regions on the H&E slide.")] = None,
+    spec: SpecJson = "{}",
 ) -> None:
-    """Find the tissue that both slides of a pair show."""
+    """Find the tissue that both slides of a pair show, and the regions that a person outlined."""
     from hepipe.config import TissueSpec
     from hepipe.registration.common import common_tissue, stored_pieces
     from hepipe.stores.arrays import read_registered, write_tissue
     from hepipe.stores.cases import read_checked
     from hepipe.stores.provenance import Provenance
+    from hepipe.tissue.outlines import geojson, write_outlines
+    from hepipe.tissue.regions import read_regions
 
     settings = TissueSpec.model_validate_json(spec)
     case = read_checked(checked)
     registered = read_registered(transform)
     status = registered.provenance.status
     masks, mpp, summary = {}, settings.mpp, {}
+    inputs = {**_digests(case), "transform": registered.digest}
+    drawn = geojson({}, px0_from_px=1.0, size_px0=(0, 0))
     if registered.ihc_from_he is not None and not status.failed:
         try:
             with open_pair(he, ihc, case) as (fixed, moving):
+                outlined = None
+                if regions is not None:
+                    outlined = read_regions(
+                        regions, slide_id=fixed.slide_id, size_px0=fixed.size_px0, names=settings.region_names
+                    )
+                    inputs["regions"] = outlined.sha256
                 numbered = stored_pieces(registered)
-                found = common_tissue(fixed, moving, registered.ihc_from_he, settings, numbered=numbered)
+                found = common_tissue(
+                    fixed, moving, registered.ihc_from_he, settings, numbered=numbered, regions=outlined
+                )
+                px0_from_px, size_px0 = found.mpp / fixed.mpp, fixed.size_px0
             mpp, summary = found.mpp, found.summary
-            if found.masks["tissue"].any():
-                masks = found.masks
+            reason = found.unusable()
+            if reason:
+                status = status.then(failed("tissue", reason))
             else:
-                status = status.then(failed("tissue", "the two slides show no tissue in common; look at the overlay"))
+                masks = found.masks
+                drawn = geojson(found.areas(), px0_from_px=px0_from_px, size_px0=size_px0)
         except SlideError as error:
             status = status.then(failed("tissue", error.reason))
     write_tissue(
@@ -132,13 +156,18 @@ def find_tissue(
             artefact="tissue",
             subject=case.case_id,
             spec=settings.model_dump(mode="json"),
-            inputs={**_digests(case), "transform": registered.digest},
+            inputs=inputs,
             status=status,
         ),
         masks=masks,
         mpp=mpp,
         summary=summary,
     )
+    if outlines is not None:
+        write_outlines(outlines, drawn)
+    typer.echo(f"{case.case_id}: {status.state}{f', {status.reason}' if status.reason else ''}")
+    for note in summary.get("regions", {}).get("notes", ()):
+        typer.echo(f"  regions: {note}")
 
 
 def picture_case(

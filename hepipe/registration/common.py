@@ -17,9 +17,14 @@ from hepipe.stores.arrays import Registered
 from hepipe.tissue.clean import clean
 from hepipe.tissue.find import find_tissue
 from hepipe.tissue.pieces import group_pieces, nearest_piece
+from hepipe.tissue.regions import OUT, REGIONS, Regions, paint
 
 MAX_UNKNOWN_PX = 4096
 """Longer side of the picture that tissue is found on where no px has a known size: a slide of 33 mm at 8 µm per px."""
+
+
+LEAST_DRAWN_FRAC = 0.01
+"""Outlines with less tissue than this share of their area were drawn on something else."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +34,46 @@ class CommonTissue:
     Attributes:
         masks: `he`, `ihc`: tissue of each slide without the pieces that the other has not; `tissue`: both;
             `pieces_he`, `pieces_ihc`: number of the piece that tissue of either slide belongs to, those taken out
-            included; 0 is glass.
+            included; 0 is glass. `regions`, where any are drawn: their numbers, see `tissue.regions`.
         mpp: µm per px.
-        summary: Areas, Dice, and `pieces`: name, role, area and `kept_frac`, the share of it that is in `tissue`.
+        summary: Areas, Dice, and `pieces`: name, role, area and `kept_frac`, the share of it that is in `tissue`;
+            `regions`, where any are drawn: `classes` with their areas, and notes.
     """
 
     masks: dict[str, np.ndarray]
     mpp: float
     summary: dict[str, Any]
 
+    def unusable(self) -> str:
+        """Why no tile can be had, and what to do; empty when tiles can."""
+        drawn = [row for row in self.summary.get("regions", {}).get("classes", ()) if row["region"] not in OUT]
+        area, held = (sum(row[key] for row in drawn) for key in ("area_mm2", "tissue_mm2"))
+        if drawn and held <= LEAST_DRAWN_FRAC * area:
+            return (
+                f"regions: {held:.3g} mm² of common tissue in {area:.3g} mm² outlined: "
+                "another slide's file, or not px of level 0"
+            )
+        if self.masks["tissue"].any():
+            return ""
+        taken = " beside the regions control and exclude" if "regions" in self.masks else ""
+        return f"the two slides show no tissue in common{taken}; look at the overlay"
+
+    def areas(self) -> dict[str, np.ndarray]:
+        """Masks by the class that they have in QuPath: tissue, what was taken out of the H&E's, regions."""
+        areas = {"tissue": self.masks["tissue"], "taken_out": (self.masks["pieces_he"] > 0) & ~self.masks["he"]}
+        if "regions" in self.masks:
+            areas |= {region: self.masks["regions"] == number for number, region in enumerate(REGIONS, start=1)}
+        return areas
+
 
 def common_tissue(
-    he: Slide, ihc: Slide, ihc_from_he: Transform, spec: TissueSpec, *, numbered: tuple[Pieces, float] | None = None
+    he: Slide,
+    ihc: Slide,
+    ihc_from_he: Transform,
+    spec: TissueSpec,
+    *,
+    numbered: tuple[Pieces, float] | None = None,
+    regions: Regions | None = None,
 ) -> CommonTissue:
     """Tissue by each slide's own threshold, at `spec.mpp` or the slide's own mpp where that is coarser.
 
@@ -53,6 +86,10 @@ def common_tissue(
         spec: How tissue is found.
         numbered: The pieces of the registration and the mpp of their label maps; None: all tissue counts, and pieces
             are those of the masks found here.
+        regions: What a person outlined on the H&E slide; what is `control` or `exclude` is no common tissue.
+
+    Raises:
+        SlideError: The pixels do not decode, or a region is no drawing.
     """
     (he_rgb, mpp), (ihc_rgb, ihc_mpp) = (_overview(slide, spec.mpp) for slide in (he, ihc))
     he_all = find_tissue(he_rgb, mpp=mpp, spec=spec)
@@ -72,8 +109,15 @@ def common_tissue(
     out = {"he": [], "ihc": []} if pieces is None else {"he": pieces.out("he"), "ihc": pieces.out("ihc")}
     he_mask = he_all & ~np.isin(pieces_he, out["he"])
     ihc_mask = seen_all & ~np.isin(pieces_ihc, out["ihc"])
+    shared = he_mask & ihc_mask
+    drawn, told = None, {}
+    if regions is not None:
+        shape = (he_all.shape[0], he_all.shape[1])
+        drawn = paint(regions, shape=shape, px_from_px0=he.mpp / mpp, slide_id=he.slide_id)
+        told = {"regions": _described(regions, drawn, shared, mpp)}
+        shared &= ~np.isin(drawn, [REGIONS.index(region) + 1 for region in OUT])
     # The intersection leaves slivers where the two outlines differ.
-    tissue = clean(he_mask & ihc_mask, mpp=mpp, close_um=0.0, min_hole_um2=0.0, min_piece_um2=spec.min_piece_um2)
+    tissue = clean(shared, mpp=mpp, close_um=0.0, min_hole_um2=0.0, min_piece_um2=spec.min_piece_um2)
     area = (mpp / 1000) ** 2
     both = int(he_mask.sum()) + int(ihc_mask.sum())
     summary = {
@@ -83,9 +127,10 @@ def common_tissue(
         "dice": 2 * int((he_mask & ihc_mask).sum()) / both if both else 0.0,
         "n_pieces": len(np.unique(pieces_he[tissue])),
         "pieces": [] if pieces is None else _kept(pieces, tissue, {"he": pieces_he, "ihc": pieces_ihc}),
+        **told,
     }
     masks = {"he": he_mask, "ihc": ihc_mask, "tissue": tissue, "pieces_he": pieces_he, "pieces_ihc": pieces_ihc}
-    return CommonTissue(masks, mpp, summary)
+    return CommonTissue(masks if drawn is None else {**masks, "regions": drawn}, mpp, summary)
 
 
 def stored_pieces(registered: Registered) -> tuple[Pieces, float] | None:
@@ -94,6 +139,18 @@ def stored_pieces(registered: Registered) -> tuple[Pieces, float] | None:
     if not records or not {"pieces_he", "pieces_ihc"} <= maps.keys():
         return None
     return read_pieces(maps["pieces_he"], maps["pieces_ihc"], records), float(registered.summary["mpp"])
+
+
+def _described(regions: Regions, drawn: np.ndarray, shared: np.ndarray, mpp: float) -> dict[str, Any]:
+    """Of each class that is drawn how many outlines there are, their area, and that of the tissue in them."""
+    area = (mpp / 1000) ** 2
+    rows = []
+    for number, region in enumerate(REGIONS, start=1):
+        if count := sum(outline.region == region for outline in regions.outlines):
+            here = drawn == number
+            held = float((here & shared).sum() * area)
+            rows.append({"region": region, "n": count, "area_mm2": float(here.sum() * area), "tissue_mm2": held})
+    return {"classes": rows, "notes": list(regions.notes)}
 
 
 def _kept(pieces: Pieces, tissue: np.ndarray, numbers: dict[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -26,6 +26,8 @@ from hepipe.stores import stranger
 from hepipe.stores.provenance import Provenance
 
 TILES_PER_SHARD = 64
+MAX_MASK_MPP = 1e4
+"""No slide is looked at so coarsely: its whole tissue would be one px."""
 
 
 @contextlib.contextmanager
@@ -177,17 +179,34 @@ def read_registered(path: Path) -> Registered:
 
 @dataclass(frozen=True)
 class TissueMasks:
-    """Tissue in the frame of the H&E slide, at `mpp`; the grid starts at the slide's corner."""
+    """Tissue in the frame of the H&E slide, at `mpp`; the grid starts at the slide's corner.
+
+    Attributes:
+        provenance: Of the artefact.
+        tissue: What both slides show and no person took out; None for a failed case.
+        mpp: µm per px.
+        regions: Number of the region at each px as `hepipe.tissue.regions` counts them, 0 for none; None where no
+            person outlined any.
+    """
 
     provenance: Provenance
     tissue: Bool[np.ndarray, "h w"] | None
     mpp: float
+    regions: UInt8[np.ndarray, "h w"] | None = None
 
 
 def write_tissue(
     path: Path, provenance: Provenance, *, masks: dict[str, np.ndarray], mpp: float, summary: dict[str, Any]
 ) -> None:
-    """Store masks of one case in the H&E frame: `tissue`, `he`, `ihc` bool; `pieces_he`, `pieces_ihc` their numbers."""
+    """Store maps of one case in the H&E frame.
+
+    Args:
+        path: To write.
+        provenance: Of the artefact.
+        masks: `tissue`, `he`, `ihc` bool; `pieces_he`, `pieces_ihc`, `regions` uint8, numbers of pieces and regions.
+        mpp: µm per px of all of them.
+        summary: Stands in the store.
+    """
     with whole(path) as beside:
         group = write_group(beside, provenance, mpp=mpp, origin_px0=[0, 0], summary=summary)
         for name, mask in masks.items():
@@ -196,10 +215,39 @@ def write_tissue(
 
 
 def read_tissue(path: Path) -> TissueMasks:
-    """The common tissue mask of a case."""
+    """The common tissue of a case and its regions; nothing in it is trusted.
+
+    Raises:
+        StoreError: Not a tissue map, damaged, or of absurd size.
+    """
     group, provenance = open_group(path, "tissue")
-    tissue = np.asarray(group["tissue"][:]).astype(bool) if "tissue" in group else None
-    return TissueMasks(provenance, tissue, float(group.attrs["mpp"]))
+    try:
+        mpp = float(group.attrs["mpp"])
+        found = {name: stranger.read_array(group, name, path=path) for name in ("tissue", "regions") if name in group}
+    except stranger.BROKEN as error:
+        raise StoreError(f"{path}: a damaged map of tissue ({type(error).__name__}); run find_tissue again") from error
+    if len({array.shape for array in found.values()}) > 1 or not 0 < mpp < MAX_MASK_MPP:
+        raise StoreError(f"{path}: maps of different sizes, or of {mpp:g} µm per px; run find_tissue again")
+    return TissueMasks(provenance, found.get("tissue"), mpp, found.get("regions"))
+
+
+def read_taken_out(path: Path) -> Bool[np.ndarray, "h w"] | None:
+    """Tissue of the H&E slide whose pieces are no common tissue, for a picture; None for a failed case.
+
+    Raises:
+        StoreError: As `read_tissue`.
+    """
+    group, _ = open_group(path, "tissue")
+    if "he" not in group or "pieces_he" not in group:
+        return None
+    try:
+        pieces, used = (stranger.read_array(group, name, path=path) for name in ("pieces_he", "he"))
+    except stranger.BROKEN as error:
+        raise StoreError(f"{path}: a damaged map of tissue ({type(error).__name__}); run find_tissue again") from error
+    if pieces.shape != used.shape:
+        raise StoreError(f"{path}: maps of different sizes; run find_tissue again")
+    taken: np.ndarray = (pieces > 0) & ~used
+    return taken
 
 
 # Tiles -----------------------------------------------------------------------------------------------------

@@ -38,6 +38,9 @@ SHAPES: dict[str, tuple[str, tuple[int | None, ...], int]] = {
     "trust": ("|u1", (None, None), MAX_GRID_PX),
     "pieces_he": ("|u1", (None, None), MAX_GRID_PX),
     "pieces_ihc": ("|u1", (None, None), MAX_GRID_PX),
+    "tissue": ("|b1", (None, None), MAX_GRID_PX),
+    "he": ("|b1", (None, None), MAX_GRID_PX),
+    "regions": ("|u1", (None, None), MAX_GRID_PX),
 }
 """Of each array: how its numbers are stored, its shape with None for any length, and how many numbers it may hold."""
 
