@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -66,11 +66,18 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
+        return self._each(lambda values: values.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU copies from on its own; torch's DataLoader calls this by its name."""
+        return self._each(lambda values: values.pin_memory())
+
+    def _each(self, made: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
             self.tile_ids,
-            self.he.to(device, non_blocking=True),
-            self.ihc.to(device, non_blocking=True),
+            made(self.he),
+            made(self.ihc),
             self.markers,
-            {name: value.to(device, non_blocking=True) for name, value in self.extras.items()},
-            {name: stream.to(device) for name, stream in self.streams.items()},
+            {name: made(value) for name, value in self.extras.items()},
+            {name: stream._each(made) for name, stream in self.streams.items()},
         )

@@ -26,14 +26,20 @@ TILES = pa.schema(
         column("case_id", pa.string(), "case; null where an imported set does not say", nullable=True),
         column("patient_id", pa.string(), "patient; null where unknown", nullable=True),
         column("row_in_store", pa.int32(), "index of the tile's chunk in the store"),
-        column("x_px0", pa.int64(), "left edge, px at level 0 of the fixed slide", nullable=True),
-        column("y_px0", pa.int64(), "top edge, px at level 0 of the fixed slide", nullable=True),
+        column(
+            "x_px0", pa.int64(), "left edge, px at level 0 from the corner of the H&E's area of pixels", nullable=True
+        ),
+        column("y_px0", pa.int64(), "top edge, likewise; below 0 where a tile reaches over that corner", nullable=True),
+        column("canvas_x_px0", pa.int64(), "left edge, px at level 0 from the corner of the canvas", nullable=True),
+        column("canvas_y_px0", pa.int64(), "top edge, likewise", nullable=True),
         column("mpp", pa.float64(), "µm per px of the stored tile"),
         column("her2_score", pa.string(), "0, 1+, 2+, 3+ of the slide; null where unknown", nullable=True),
         column("marker", pa.string(), "what the IHC stains"),
         column("section", pa.string(), "restained or consecutive"),
         column("source_split", pa.string(), "split that an imported set or the sheet asks for", nullable=True),
         column("tissue_frac", pa.float32(), "share of the tile that is tissue on both slides, 0 to 1"),
+        column("region", pa.string(), "outlined class that most of its tissue is in; empty for none"),
+        column("place", pa.string(), "inside, or outside of the tumour regions: kept for tests, never trained on"),
         column("he_sha256", pa.string(), "of the H&E pixels"),
         column("ihc_sha256", pa.string(), "of the IHC pixels"),
         column("measurements", pa.map_(pa.string(), pa.float64()), "raw quality and stain measurements by name"),
@@ -109,16 +115,21 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, schema: pa.Schema
         beside.unlink(missing_ok=True)
 
 
-def read_table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The rows of a table.
+
+    Args:
+        path: Of the file.
+        schema: What it must have.
+        columns: Read only these; rows of an index are ten times larger with their measurements.
 
     Raises:
         StoreError: The file is missing, no parquet, or not of this schema.
     """
-    table = _open(path)
-    if table.schema.names != schema.names or table.schema.types != schema.types:
+    found, table = _open(path, None if columns is None else list(columns))
+    if found.names != schema.names or found.types != schema.types:
         raise StoreError(
-            f"{path}: columns {', '.join(table.schema.names)} found, {', '.join(schema.names)} expected; "
+            f"{path}: columns {', '.join(found.names)} found, {', '.join(schema.names)} expected; "
             "it was written by another version: run the rule again"
         )
     rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
@@ -127,15 +138,17 @@ def read_table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
 
 def read_provenance(path: Path) -> Provenance:
     """What a table was made with."""
-    metadata = _open(path).schema.metadata or {}
+    schema, _ = _open(path, [])
+    metadata = schema.metadata or {}
     if b"hepipe" not in metadata:
         raise StoreError(f"{path}: carries no provenance; it was not written by hepipe")
     return Provenance.model_validate(json.loads(metadata[b"hepipe"]))
 
 
-def _open(path: Path) -> pa.Table:
+def _open(path: Path, columns: list[str] | None) -> tuple[pa.Schema, pa.Table]:
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            return file.schema_arrow, file.read(columns)
     except FileNotFoundError:
         raise StoreError(f"{path}: no such table") from None
     except pa.ArrowException as error:

@@ -174,7 +174,9 @@ def train_method(
     meter = Meter(name=history.run, start=start, n_steps=spec.n_steps)
     if start:
         meter.say(f"goes on from step {start}")
-    for step, loaded in enumerate(batches(sampler, start=start, stop=spec.n_steps, workers=spec.workers), start):
+    steps = range(start, spec.n_steps)
+    loaded_ahead = batches(sampler, steps, workers=spec.workers, pin=device.type == "cuda")
+    for step, loaded in zip(steps, loaded_ahead, strict=True):
         at = Progress(step, spec.n_steps, sampler.steps_per_epoch)
         batch = loaded.to(device)
         torch.manual_seed(step_seed(seed, step, sampler.rank))
@@ -221,9 +223,7 @@ def _fit(
     method: Any, sampler: Sampler, *, spec: TrainingSpec, device: torch.device, watch: Watch, samples: Path
 ) -> dict[str, Tensor]:
     """Let a method without players see every training tile once, in whole crops of the sampler."""
-    tiles = (
-        batch.to(device) for batch in batches(sampler, start=0, stop=sampler.steps_per_epoch, workers=spec.workers)
-    )
+    tiles = (batch.to(device) for batch in batches(sampler, range(sampler.steps_per_epoch), workers=spec.workers))
     method.fit(tiles)
     if rank() == 0:
         watch.picture(method, samples / "step-000000.png")

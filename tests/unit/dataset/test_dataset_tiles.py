@@ -66,7 +66,7 @@ def test_both_stains_and_the_mask_are_cropped_and_turned_alike(make_index):
 
 
 def test_flips_and_turns_give_all_eight_symmetries():
-    tile = np.arange(9).reshape(3, 3)
+    tile = np.arange(9, dtype=np.uint8).reshape(3, 3)
     seen = {View(0, 0, 3, turns, mirrored).of(tile).tobytes() for turns in range(4) for mirrored in (False, True)}
     assert len(seen) == 8
 
@@ -92,7 +92,7 @@ def test_batches_do_not_depend_on_threads_or_on_where_one_starts(make_index):
     index = make_index({"train": 7})
     plain = [sampler(index, needs=("dab_mask",)).batch(step) for step in range(9)]
     for workers, start in ((0, 0), (1, 4), (3, 2)):
-        got = list(batches(sampler(index, needs=("dab_mask",)), start=start, stop=9, workers=workers))
+        got = list(batches(sampler(index, needs=("dab_mask",)), range(start, 9), workers=workers))
         assert len(got) == 9 - start
         assert all(map(same, got, plain[start:]))
 
