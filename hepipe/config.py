@@ -103,6 +103,34 @@ class TilingSpec(Spec):
         return self
 
 
+class StoreSpec(Spec):
+    """How tiles are kept; docs/tile-store.md compares the codecs."""
+
+    revision: Literal[1] = 1
+    codec: Literal["greendelta", "jxl", "zstd", "jpeg", "raw", "passthrough"] = Field(
+        "greendelta",
+        description="greendelta: for training; jxl: for archives; zstd, raw: for readers without hepipe; jpeg: with "
+        "loss; passthrough: the scanner's own JPEGs, where the grid falls on them.",
+    )
+    level: int | None = Field(
+        None, ge=1, le=22, description="Of zstd, or effort of jxl up to 10; empty: the codec's own, 1 (zstd alone: 3)."
+    )
+    quality: int = Field(90, ge=1, le=100, description="Of jpeg.")
+    subsampling: Literal["444", "422", "420"] = Field("420", description="Of the chroma of jpeg.")
+    otherwise: Literal["greendelta", "jxl", "zstd", "jpeg", "raw"] = Field(
+        "greendelta", description="With passthrough: what tiles are kept in that are warped or fall between JPEGs."
+    )
+    tiles_per_shard: int | None = Field(
+        None, ge=1, le=4096, description="Tiles in a file; empty: 64 to 512, about 50 MB of encoded tiles."
+    )
+
+    @model_validator(mode="after")
+    def _level_is_an_effort(self) -> StoreSpec:
+        if self.level is not None and self.level > 10 and "jxl" in (self.codec, self.otherwise):
+            raise ValueError(f"level {self.level}: jxl takes an effort of 1 to 10")
+        return self
+
+
 class Limit(Spec):
     """A filter: a tile is dropped when the measurement lies outside."""
 
@@ -245,6 +273,7 @@ class Sections(Spec):
     tissue: TissueSpec = TissueSpec()
     stains: StainsSpec = StainsSpec()
     tiling: TilingSpec = TilingSpec()
+    store: StoreSpec = StoreSpec()
     quality: QualitySpec = QualitySpec()
     splits: SplitsSpec = SplitsSpec()
 

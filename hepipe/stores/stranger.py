@@ -15,6 +15,7 @@ import zarr
 
 from hepipe.errors import StoreError
 from hepipe.geometry import MPP_RANGE, Transform
+from hepipe.stores.codecs import zstd_size
 
 MAX_METADATA_BYTES = 16_000_000
 MAX_GRID_PX = 32_000_000
@@ -147,23 +148,9 @@ def _refuse_bombs(array: Any, folder: Path, chunk_bytes: int, where: str) -> Non
             raise StoreError(f"{where}: a chunk of {stated:,} bytes for {chunk_bytes:,} of values; {REMEDY}")
         if names[-1] == "zstd":
             with file.open("rb") as opened:
-                stated = _zstd_size(opened.read(18))
+                stated = zstd_size(opened.read(18))
         if stated != chunk_bytes:
             raise StoreError(f"{where}: a chunk says it holds {stated:,} bytes, {chunk_bytes:,} expected; {REMEDY}")
-
-
-def _zstd_size(head: bytes) -> int:
-    """The content size that a zstd frame states (RFC 8878, section 3.1.1.1); -1 for none."""
-    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
-        return -1
-    descriptor = head[4]
-    single = bool(descriptor & 0x20)
-    flag = descriptor >> 6
-    length = (1 if single else 0, 2, 4, 8)[flag]
-    start = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]
-    if length == 0 or len(head) < start + length:
-        return -1
-    return int.from_bytes(head[start : start + length], "little") + (256 if flag == 1 else 0)
 
 
 def _affine(value: object, where: str) -> np.ndarray:

@@ -1,0 +1,421 @@
+"""How one tile becomes bytes and pixels again: the codecs of a tile store, by name.
+
+Each is pure and safe to call from many threads. `decode` is given bytes that a stranger may have written: it fills the
+array that it is handed or raises `DamagedChunk`, and takes no more memory than that array asks for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import cv2
+import imagecodecs
+import numpy as np
+from jaxtyping import UInt8
+from numcodecs import zstd
+
+NAME = "hepipe.tile"
+"""Of the zarr codec that holds all but `raw` and `zstd`, which are plain zarr."""
+JPEG_ERRORS = (ValueError, TypeError, RuntimeError)
+"""What imagecodecs raises at bytes that are no picture, or one of another size; its own errors are RuntimeErrors."""
+BAND_ROWS = 16
+"""Rows of a tile that `greendelta` adds up at once; 16 and 32 are the fastest of 8 to 64 for tiles of 512 px."""
+
+Json = dict[str, Any]
+ByteArray = bytes | UInt8[np.ndarray, " n"]
+
+
+class DamagedChunk(ValueError):
+    """The bytes of a tile are not what its codec writes; the message says how."""
+
+
+class Codec:
+    """A way to keep tiles.
+
+    Attributes:
+        name: As the config calls it.
+        lossless: Whether the pixels come back as they were.
+    """
+
+    name: ClassVar[str]
+    lossless: ClassVar[bool] = True
+
+    def encode(self, tile: np.ndarray) -> bytes:
+        """The bytes of a uint8 tile, (h, w, 3)."""
+        raise NotImplementedError
+
+    def decode(self, data: ByteArray, out: np.ndarray) -> None:
+        """Fill a C-contiguous uint8 array, (h, w, 3).
+
+        Raises:
+            DamagedChunk: `data` is not what `encode` gives for a tile of this size.
+        """
+        raise NotImplementedError
+
+    def most(self, nbytes: int) -> int:
+        """The largest number of bytes that a tile of `nbytes` of pixels may have."""
+        return 2 * nbytes + 65_536
+
+    def chain(self) -> list[Json]:
+        """As zarr's metadata names it."""
+        settings = {key: value for key, value in asdict(self).items() if value is not None}  # type: ignore[call-overload]
+        return [{"name": NAME, "configuration": {"codec": self.name, **settings}}]
+
+
+@dataclass(frozen=True)
+class Greendelta(Codec):
+    """Green, red - green and blue - green, each less the row above it, in one zstd frame; all modulo 256.
+
+    The planes follow one another, as each then gets Huffman tables of its own: 2 % smaller than planes side by side.
+    zstd's level 1 finds no matches of less than 7 bytes, which are chance in such data: 1 % larger than level 9 or
+    smaller than level 3, and the fastest to decode.
+    """
+
+    level: int = 1
+    name: ClassVar[str] = "greendelta"
+
+    def encode(self, tile: np.ndarray) -> bytes:
+        """As of every codec."""
+        planes = _scratch("encode", (2, 3, *tile.shape[:2]))
+        green, red, blue = planes[0]
+        cv2.split(tile, [red, green, blue])
+        np.subtract(red, green, out=red)
+        np.subtract(blue, green, out=blue)
+        planes[1, :, 0] = planes[0, :, 0]
+        np.subtract(planes[0, :, 1:], planes[0, :, :-1], out=planes[1, :, 1:])
+        return bytes(zstd.compress(planes[1], self.level))
+
+    def decode(self, data: ByteArray, out: np.ndarray) -> None:
+        """As of every codec."""
+        planes = _scratch("decode", (3, *out.shape[:2]))
+        _unzstd(data, planes)
+        _add_up(planes)
+        green, red, blue = planes
+        np.add(red, green, out=red)
+        np.add(blue, green, out=blue)
+        cv2.merge([red, green, blue], out)
+
+
+@dataclass(frozen=True)
+class Zstd(Codec):
+    """Pixels as they are in one zstd frame: larger than PNG, but any zarr reader opens it."""
+
+    level: int = 3
+    name: ClassVar[str] = "zstd"
+
+    def encode(self, tile: np.ndarray) -> bytes:
+        """As of every codec; of any shape."""
+        return bytes(zstd.compress(np.ascontiguousarray(tile), self.level))
+
+    def decode(self, data: ByteArray, out: np.ndarray) -> None:
+        """As of every codec; of any shape."""
+        _unzstd(data, out)
+
+    def chain(self) -> list[Json]:
+        """As zarr's metadata names it."""
+        return [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": self.level, "checksum": False}}]
+
+
+@dataclass(frozen=True)
+class Raw(Codec):
+    """Pixels as they are."""
+
+    name: ClassVar[str] = "raw"
+
+    def encode(self, tile: np.ndarray) -> bytes:
+        """As of every codec; of any shape."""
+        return tile.tobytes()
+
+    def decode(self, data: ByteArray, out: np.ndarray) -> None:
+        """As of every codec; of any shape."""
+        if len(data) != out.nbytes:
+            raise DamagedChunk(f"{len(data):,} bytes, {out.nbytes:,} expected")
+        out[...] = np.frombuffer(data, np.uint8).reshape(out.shape)
+
+    def chain(self) -> list[Json]:
+        """As zarr's metadata names it."""
+        return [{"name": "bytes"}]
+
+
+@dataclass(frozen=True)
+class Jxl(Codec):
+    """JPEG XL without loss, at low effort: for archives."""
+
+    effort: int = 1
+    name: ClassVar[str] = "jxl"
+
+    def encode(self, tile: np.ndarray) -> bytes:
+        """As of every codec."""
+        return bytes(imagecodecs.jpegxl_encode(tile, lossless=True, effort=self.effort, numthreads=1))
+
+    def decode(self, data: ByteArray, out: np.ndarray) -> None:
+        """As of every codec."""
+        try:
+            imagecodecs.jpegxl_decode(bytes(data), numthreads=1, out=out)
+        except JPEG_ERRORS as error:
+            raise DamagedChunk(f"no JPEG XL of {_size(out)} ({type(error).__name__})") from error
+
+
+@dataclass(frozen=True)
+class Jpeg(Codec):
+    """Baseline JPEG: with loss, so that the hashes of a store's tiles are those of what it gives back.
+
+    Attributes:
+        quality: Of libjpeg, 1 to 100.
+        subsampling: Of chroma.
+    """
+
+    quality: int = 90
+    subsampling: str = "420"
+    name: ClassVar[str] = "jpeg"
+    lossless: ClassVar[bool] = False
+
+    def encode(self, tile: np.ndarray) -> bytes:
+        """As of every codec."""
+        return bytes(imagecodecs.jpeg8_encode(tile, level=self.quality, subsampling=self.subsampling))
+
+    def decode(self, data: ByteArray, out: np.ndarray) -> None:
+        """As of every codec."""
+        _unjpeg(data, out)
+
+
+@dataclass(frozen=True)
+class Passthrough(Codec):
+    """The scanner's own JPEG tiles, unchanged, that together make a tile of the store.
+
+    A chunk is the width and the height of what lies on the slide, the lengths of its JPEGs, and the JPEGs, row by row;
+    all numbers are little-endian uint32. Pixels off the slide and those of a JPEG of no length are white.
+
+    Attributes:
+        tile_px: Width and height of a JPEG.
+        tables: What JPEGs of this slide share, in base64; empty where each carries its own.
+        colorspace: Of the JPEGs, `RGB` or `YCBCR`; None: what they say themselves.
+    """
+
+    tile_px: tuple[int, int]
+    tables: str = ""
+    colorspace: str | None = None
+    name: ClassVar[str] = "passthrough"
+
+    def encode(self, tile: np.ndarray) -> bytes:
+        """Pixels cannot be passed through; see `pack`."""
+        raise TypeError("pass-through takes the scanner's own JPEGs, not pixels")
+
+    def pack(self, jpegs: Sequence[bytes], *, shape: tuple[int, int], inside: tuple[int, int] | None = None) -> bytes:
+        """A chunk of JPEGs.
+
+        Args:
+            jpegs: Row by row; empty bytes where the slide has none.
+            shape: Height and width of the store's tile, a multiple of the JPEGs'.
+            inside: Height and width of what lies on the slide, from the upper left corner; None: all.
+        """
+        height, width = inside or shape
+        assert len(jpegs) == self._count(shape), (len(jpegs), shape, self.tile_px)
+        head = struct.pack(f"<{2 + len(jpegs)}I", width, height, *map(len, jpegs))
+        return head + b"".join(jpegs)
+
+    def decode(self, data: ByteArray, out: np.ndarray) -> None:
+        """As of every codec."""
+        count = self._count((out.shape[0], out.shape[1]))
+        start = 4 * (2 + count)
+        if len(data) < start:
+            raise DamagedChunk(f"{len(data)} bytes, a header of {start} expected")
+        width, height, *lengths = struct.unpack(f"<{2 + count}I", bytes(data[:start]))
+        if width > out.shape[1] or height > out.shape[0] or start + sum(lengths) != len(data):
+            raise DamagedChunk(f"a header of {width} x {height} px and {start + sum(lengths):,} of {len(data):,} bytes")
+        across, down = self.tile_px
+        jpeg = _scratch("jpeg", (down, across, 3))
+        tables = base64.b64decode(self.tables) or None
+        for place, length in enumerate(lengths):
+            row, column = divmod(place, out.shape[1] // across)
+            target = out[row * down : (row + 1) * down, column * across : (column + 1) * across]
+            if length:
+                _unjpeg(data[start : start + length], jpeg, tables=tables, colorspace=self.colorspace)
+                target[...] = jpeg
+            else:
+                target[...] = 255
+            start += length
+        out[height:] = 255
+        out[:, width:] = 255
+
+    def most(self, nbytes: int) -> int:
+        """The largest number of bytes that a tile of `nbytes` of pixels may have."""
+        return 4 * nbytes + 65_536
+
+    def _count(self, shape: tuple[int, int]) -> int:
+        across, down = self.tile_px
+        if shape[0] % down or shape[1] % across:
+            raise DamagedChunk(f"JPEGs of {across} x {down} px do not fill a tile of {shape[1]} x {shape[0]} px")
+        return (shape[0] // down) * (shape[1] // across)
+
+
+CODECS: Mapping[str, type[Codec]] = {kind.name: kind for kind in (Greendelta, Zstd, Raw, Jxl, Jpeg, Passthrough)}
+
+
+def codec_of(chain: object) -> Codec:
+    """The codec that zarr's metadata names.
+
+    Raises:
+        ValueError: None that is known, or settings that it does not take.
+    """
+    if not isinstance(chain, list) or not all(isinstance(link, dict) for link in chain):
+        raise ValueError("no list of codecs")
+    names = [link.get("name") for link in chain]
+    if names == ["bytes"]:
+        return Raw()
+    if names == ["bytes", "zstd"]:
+        return Zstd(_whole(_settings(chain[1]).get("level", 3), -131_072, 22))
+    if names == [NAME]:
+        return named_codec(_settings(chain[0]))
+    raise ValueError(f"codecs {', '.join(str(name)[:40] for name in names)} are not known")
+
+
+def named_codec(settings: Mapping[str, Any]) -> Codec:
+    """The codec that the configuration of `hepipe.tile` describes.
+
+    Raises:
+        ValueError: None that is known, or settings that it does not take.
+    """
+    match dict(settings):
+        case {"codec": "greendelta", **rest} if rest.keys() <= {"level"}:
+            return Greendelta(_whole(rest.get("level", 1), -131_072, 22))
+        case {"codec": "jxl", **rest} if rest.keys() <= {"effort"}:
+            return Jxl(_whole(rest.get("effort", 1), 1, 10))
+        case {"codec": "jpeg", "subsampling": "444" | "422" | "420" as subsampling, **rest} if rest.keys() <= {
+            "quality"
+        }:
+            return Jpeg(_whole(rest.get("quality", 90), 1, 100), subsampling)
+        case {"codec": "passthrough", "tile_px": [across, down], **rest} if rest.keys() <= {"tables", "colorspace"}:
+            colorspace = rest.get("colorspace")
+            if colorspace not in (None, "RGB", "YCBCR"):
+                raise ValueError("colorspace is neither RGB nor YCBCR")
+            return Passthrough(
+                (_whole(across, 8, 16_384), _whole(down, 8, 16_384)), _tables(rest.get("tables", "")), colorspace
+            )
+    raise ValueError(f"{NAME} with settings that are not known: {', '.join(sorted(map(str, settings)))[:200]}")
+
+
+def zstd_size(head: bytes) -> int:
+    """The content size that a zstd frame states (RFC 8878, section 3.1.1.1); -1 for none.
+
+    Args:
+        head: The first 18 bytes of the frame.
+    """
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return -1
+    descriptor = head[4]
+    single = bool(descriptor & 0x20)
+    flag = descriptor >> 6
+    length = (1 if single else 0, 2, 4, 8)[flag]
+    start = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]
+    if length == 0 or len(head) < start + length:
+        return -1
+    return int.from_bytes(head[start : start + length], "little") + (256 if flag == 1 else 0)
+
+
+def jpeg_size(data: ByteArray) -> tuple[int, int, int] | None:
+    """Height, width and channels that a baseline or extended sequential JPEG of 8 bits states; None for anything else.
+
+    A progressive one is refused with the rest: libjpeg would hold all its coefficients.
+    """
+    head = bytes(data[:2])
+    place = 2
+    if head != b"\xff\xd8":
+        return None
+    while True:
+        segment = bytes(data[place : place + 10])
+        if len(segment) < 10 or segment[0] != 0xFF:
+            return None
+        marker = segment[1]
+        if marker in (0xC0, 0xC1):
+            if segment[4] != 8:
+                return None
+            return int.from_bytes(segment[5:7], "big"), int.from_bytes(segment[7:9], "big"), segment[9]
+        if marker == 0xFF:
+            place += 1
+        elif marker in (0xC4, 0xDB, 0xDD, 0xFE) or 0xE0 <= marker <= 0xEF:
+            place += 2 + int.from_bytes(segment[2:4], "big")
+        else:
+            return None
+
+
+_own = threading.local()
+
+
+def _scratch(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A buffer of this thread's: fresh memory costs a page fault every 4 KB, half as much as the decoding."""
+    found: np.ndarray | None = getattr(_own, name, None)
+    if found is None or found.shape != shape:
+        found = np.empty(shape, np.uint8)
+        setattr(_own, name, found)
+    return found
+
+
+def _unzstd(data: ByteArray, out: np.ndarray) -> None:
+    stated = zstd_size(bytes(data[:18]))
+    if stated != out.nbytes:
+        raise DamagedChunk(f"a zstd frame of {stated:,} bytes, {out.nbytes:,} expected")
+    try:
+        zstd.decompress(data, out)
+    except (RuntimeError, ValueError) as error:
+        raise DamagedChunk("no sound zstd frame") from error
+
+
+def _add_up(planes: UInt8[np.ndarray, "c h w"]) -> None:
+    """Add to each row those above it, modulo 256, in place.
+
+    Rows are added up within bands, all bands at once, then each band gets the last row of the one above it: a call of
+    numpy costs as much as adding 10,000 bytes.
+    """
+    channels, height, width = planes.shape
+    whole = height // BAND_ROWS
+    bands = planes[:, : whole * BAND_ROWS].reshape(channels, whole, BAND_ROWS, width)
+    for row in range(1, BAND_ROWS):
+        np.add(bands[:, :, row], bands[:, :, row - 1], out=bands[:, :, row])
+    for band in range(1, whole):
+        np.add(bands[:, band], bands[:, band - 1, -1:], out=bands[:, band])
+    for row in range(max(1, whole * BAND_ROWS), height):
+        np.add(planes[:, row], planes[:, row - 1], out=planes[:, row])
+
+
+def _unjpeg(data: ByteArray, out: np.ndarray, *, tables: bytes | None = None, colorspace: str | None = None) -> None:
+    stated = jpeg_size(data)
+    if stated != out.shape:
+        found = "none" if stated is None else " x ".join(map(str, stated))
+        raise DamagedChunk(f"a sequential JPEG of {_size(out)} expected, found {found}")
+    try:
+        imagecodecs.jpeg8_decode(bytes(data), tables=tables, colorspace=colorspace, outcolorspace="RGB", out=out)
+    except JPEG_ERRORS as error:
+        raise DamagedChunk(f"no sound JPEG ({type(error).__name__})") from error
+
+
+def _size(out: np.ndarray) -> str:
+    return " x ".join(map(str, out.shape))
+
+
+def _settings(link: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings = link.get("configuration", {})
+    if not isinstance(settings, dict):
+        raise ValueError("a codec's configuration is no mapping")
+    return settings
+
+
+def _whole(value: object, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{str(value)[:40]} found, a whole number from {least} to {most} expected")
+    return value
+
+
+def _tables(value: object) -> str:
+    try:
+        if isinstance(value, str) and len(base64.b64decode(value, validate=True)) <= 65_536:
+            return value
+    except (binascii.Error, ValueError):
+        pass
+    raise ValueError("tables are no base64 of at most 64 KB")

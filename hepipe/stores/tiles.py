@@ -1,0 +1,512 @@
+"""Tile stores: sharded zarr v3, one chunk a tile, written a shard at a time and read a tile at a time.
+
+`docs/tile-store.md` says what the bytes are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from hepipe.config import StoreSpec
+from hepipe.errors import HepipeWarning, StoreError
+from hepipe.stores.codecs import Codec, DamagedChunk, Greendelta, Jpeg, Jxl, Passthrough, Raw, Zstd
+from hepipe.stores.layout import (
+    MAX_TILE_PX,
+    ArrayLayout,
+    array_metadata,
+    as_text,
+    group_metadata,
+    read_array_layout,
+    read_json,
+    tiles_per_shard,
+)
+from hepipe.stores.provenance import Provenance, digest
+from hepipe.stores.shards import CRC, ShardReader, ShardWriter, sealed, unsealed
+
+FORMAT = 1
+"""Raised when the bytes of a store change: what an older version has begun is not gone on with."""
+DIGESTS = "sha256"
+"""The group with the digests of all chunks and metadata."""
+OPEN_SHARDS = 256
+MASK_CODEC = Zstd(3)
+
+
+def codec_for(spec: StoreSpec, passthrough: Passthrough | None = None) -> Codec:
+    """The codec of an array of pixels.
+
+    Args:
+        spec: What the config asks for.
+        passthrough: How the scanner's JPEGs are read, where this array can take them as they are.
+    """
+    name = spec.codec
+    if name == "passthrough":
+        if passthrough is not None:
+            return passthrough
+        name = spec.otherwise
+    match name:
+        case "greendelta":
+            return Greendelta() if spec.level is None else Greendelta(spec.level)
+        case "zstd":
+            return Zstd() if spec.level is None else Zstd(spec.level)
+        case "jxl":
+            return Jxl() if spec.level is None else Jxl(spec.level)
+        case "jpeg":
+            return Jpeg(spec.quality, spec.subsampling)
+    return Raw()
+
+
+class TileWriter:
+    """A tile store that grows in a hidden folder beside its place, and takes it when it is whole.
+
+    A shard that is full is on the disk with its rows before its journal entry is; what a killed writer has not entered
+    is lost, and everything else is there for the next writer with the same provenance and settings. `encode` may be
+    called from any thread, all else from one.
+
+    Attributes:
+        rows: Of all tiles so far, those of an earlier writer included: `append`'s, with `row_in_store`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        provenance: Provenance,
+        *,
+        mpp: float,
+        tile_px: int,
+        arrays: Mapping[str, int],
+        spec: StoreSpec | None = None,
+        passthrough: Mapping[str, Passthrough] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        key: str = "",
+    ) -> None:
+        """Begin a store, or go on with one that was begun alike.
+
+        Args:
+            path: Where it will stand.
+            provenance: Stands in the store.
+            mpp: µm per px of its tiles.
+            tile_px: Side of a tile.
+            arrays: Name of each array and its channels; 0 channels is a mask, stored with 1 bit a px.
+            spec: How tiles are kept.
+            passthrough: Arrays that can take the scanner's own JPEGs, and how those are read.
+            attributes: Further ones of the group.
+            key: What else must be equal for a store to be gone on with.
+
+        Raises:
+            StoreError: Another process writes this store, or its folder cannot be written.
+        """
+        spec = spec or StoreSpec()
+        if not 0 < tile_px <= MAX_TILE_PX:
+            raise StoreError(f"tiles of {tile_px} px, 1 to {MAX_TILE_PX} expected; choose another tile_px")
+        slots = spec.tiles_per_shard or tiles_per_shard(tile_px)
+        self.path = path
+        self.tile_px = tile_px
+        self.rows: list[dict[str, Any]] = []
+        self._layouts = {}
+        for name, channels in arrays.items():
+            codec = codec_for(spec, (passthrough or {}).get(name)) if channels else MASK_CODEC
+            shape = (tile_px, tile_px, channels) if channels else (-(-tile_px * tile_px // 8),)
+            self._layouts[name] = ArrayLayout(name, shape, codec, slots)
+        self._attributes = {
+            "hepipe": provenance.model_dump(mode="json"),
+            "mpp": mpp,
+            "tile_px": tile_px,
+            "store": spec.model_dump(mode="json", exclude={"revision"}),
+            **(attributes or {}),
+        }
+        self._slots = slots
+        self._digests: dict[str, list[str]] = {name: [] for name in arrays}
+        self._open: dict[str, ShardWriter] = {}
+        self._waiting: list[dict[str, Any]] = []
+        self._partial = partial_folder(path)
+        self._store = self._partial / "store"
+        self._journal = self._partial / "journal"
+        self._lock = _locked(self._partial)
+        try:
+            layouts = {name: layout.metadata() for name, layout in self._layouts.items()}
+            self._resume(digest([FORMAT, self._attributes, layouts, key]))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def lossless(self, name: str) -> bool:
+        """Whether an array gives back the pixels that it is given."""
+        return self._layouts[name].codec.lossless
+
+    def encode(self, name: str, tile: np.ndarray) -> bytes:
+        """The chunk of a tile: uint8 (h, w, 3), or a bool (h, w) mask. Any thread."""
+        assert tile.shape[:2] == (self.tile_px, self.tile_px), (name, tile.shape)
+        return sealed(self._layouts[name].codec.encode(np.packbits(tile) if tile.dtype == bool else tile))
+
+    def decode(self, name: str, chunk: bytes) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels that a reader will get of `encode`'s or `sealed`'s chunk. Any thread."""
+        out = np.empty(self._layouts[name].shape, np.uint8)
+        self._layouts[name].codec.decode(unsealed(chunk), out)
+        return out
+
+    def append(self, row: Mapping[str, Any], chunks: Mapping[str, bytes]) -> int:
+        """Add one tile and return its number.
+
+        Args:
+            row: What is known of it, of values that JSON has; kept in `rows`.
+            chunks: Of `encode`, or `sealed(passthrough.pack(…))`, one for each array.
+
+        Raises:
+            StoreError: The disk is full, or fails. What was committed stays for the next writer.
+        """
+        assert chunks.keys() == self._layouts.keys(), (sorted(chunks), sorted(self._layouts))
+        assert self._waiting or len(self.rows) % self._slots == 0, "the last shard is written"
+        number = len(self.rows)
+        with self._faults():
+            if not self._waiting:
+                self._open = {
+                    name: ShardWriter(self._store / layout.key(number // self._slots), self._slots)
+                    for name, layout in self._layouts.items()
+                }
+            for name, chunk in chunks.items():
+                self._open[name].append(chunk)
+                self._digests[name].append(hashlib.sha256(chunk).hexdigest())
+            self._waiting.append({**row, "row_in_store": number})
+            self.rows.append(self._waiting[-1])
+            if len(self._waiting) == self._slots:
+                self._commit()
+        return number
+
+    def add(self, row: Mapping[str, Any] | None = None, **tiles: np.ndarray) -> int:
+        """Encode and append one tile."""
+        return self.append(row or {}, {name: self.encode(name, tile) for name, tile in tiles.items()})
+
+    def finish(self) -> None:
+        """Write the last shard and the metadata, and put the store in its place.
+
+        Raises:
+            StoreError: The disk is full, or fails.
+        """
+        with self._faults():
+            if self._waiting:
+                self._commit()
+            files: dict[str, bytes] = {}
+            for name, layout in self._layouts.items():
+                files[f"{name}/zarr.json"] = as_text(replace(layout, count=len(self.rows)).metadata())
+            for name, digests in self._digests.items():
+                shape = (len(digests), 32)
+                codecs = [{"name": "bytes"}, CRC]
+                files[f"{DIGESTS}/{name}/zarr.json"] = as_text(
+                    array_metadata(shape, (max(1, len(digests)), 32), codecs, ("tile", "byte"))
+                )
+                if digests:
+                    files[f"{DIGESTS}/{name}/c/0/0"] = sealed(bytes.fromhex("".join(digests)))
+            files["zarr.json"] = as_text(group_metadata(self._attributes))
+            files[f"{DIGESTS}/zarr.json"] = _signed(files)
+            for name, content in files.items():
+                _write_synced(self._store / name, content)
+            # A store that stood here before goes when the new one is whole.
+            if self.path.exists():
+                os.replace(self.path, self._partial / "old")
+            os.replace(self._store, self.path)
+            _sync_folder(self.path.parent)
+            shutil.rmtree(self._partial, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go; what is not finished stays for the next writer."""
+        for shard in self._open.values():
+            shard.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _commit(self) -> None:
+        number = (len(self.rows) - 1) // self._slots
+        sizes = {name: shard.finish() for name, shard in self._open.items()}
+        for name in sizes:
+            _sync_folder((self._store / self._layouts[name].key(number)).parent)
+        count = len(self._waiting)
+        entry = {
+            "rows": self._waiting,
+            "bytes": sizes,
+            "sha256": {name: digests[-count:] for name, digests in self._digests.items()},
+        }
+        _write_synced(self._journal / f"{number:06d}.json", json.dumps(entry, ensure_ascii=False).encode())
+        self._waiting = []
+        self._open = {}
+
+    def _resume(self, key: str) -> None:
+        """Take what an earlier writer with the same key has committed, and remove everything else."""
+        with self._faults():
+            file = self._partial / "key"
+            if not file.is_file() or file.read_text() != key:
+                shutil.rmtree(self._store, ignore_errors=True)
+                shutil.rmtree(self._journal, ignore_errors=True)
+                _write_synced(file, key.encode())
+            self._store.mkdir(exist_ok=True)
+            self._journal.mkdir(exist_ok=True)
+            for number in itertools.count():
+                if not self._take(number):
+                    break
+            for old in self._journal.iterdir():
+                if not re.fullmatch(r"\d{6}\.json", old.name) or int(old.stem) >= number:
+                    old.unlink()
+            for name in self._layouts:
+                for folder in (self._store / name / "c").glob("*"):
+                    if int(folder.name) >= number:
+                        shutil.rmtree(folder)
+
+    def _take(self, number: int) -> bool:
+        try:
+            entry = json.loads((self._journal / f"{number:06d}.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return False
+        for name, size in entry["bytes"].items():
+            file = self._store / self._layouts[name].key(number)
+            if not file.is_file() or file.stat().st_size != size:
+                return False
+        self.rows += entry["rows"]
+        for name, digests in entry["sha256"].items():
+            self._digests[name] += digests
+        return True
+
+    def _faults(self) -> contextlib.AbstractContextManager[None]:
+        return _told(self.path, self._slots)
+
+
+class TileStore:
+    """An open tile store: tiles by number, from any thread, each with one read and one decode.
+
+    Attributes:
+        path: Its folder.
+        provenance: How it was made.
+        attributes: Of its group.
+        tile_px: Side of a tile.
+        mpp: µm per px.
+        layouts: Its arrays by name; none for a failed case.
+    """
+
+    def __init__(self, path: Path, artefact: str = "tiles") -> None:
+        """Read the metadata, which may be a stranger's.
+
+        Raises:
+            StoreError: Nothing there, no tile store, or another artefact.
+        """
+        self.path = path
+        metadata = read_json(path / "zarr.json")
+        attributes = metadata.get("attributes")
+        try:
+            self.attributes: dict[str, Any] = dict(attributes or {})
+            self.provenance = Provenance.model_validate(self.attributes["hepipe"])
+            self.tile_px = int(self.attributes.get("tile_px", 0))
+            self.mpp = float(self.attributes.get("mpp", 0.0))
+        except (LookupError, TypeError, ValueError) as error:
+            raise StoreError(f"{path}: not a hepipe store ({type(error).__name__}); run its rule again") from error
+        if self.provenance.artefact != artefact:
+            raise StoreError(f"{path}: holds {self.provenance.artefact}, {artefact} expected")
+        self.layouts: dict[str, ArrayLayout] = {}
+        for folder in sorted(file.parent for file in path.glob("*/zarr.json")):
+            layout = read_array_layout(folder)
+            if layout is not None:
+                self._check(layout)
+                self.layouts[layout.name] = layout
+        if len({layout.count for layout in self.layouts.values()}) > 1:
+            counts = ", ".join(f"{layout.count} of {name}" for name, layout in self.layouts.items())
+            raise StoreError(f"{path}: its arrays hold {counts} tiles; run its rule again")
+        self._opened = next(_stores)
+
+    def names(self) -> list[str]:
+        """The arrays it holds; none for a failed case."""
+        return sorted(self.layouts)
+
+    def __len__(self) -> int:
+        return max((layout.count for layout in self.layouts.values()), default=0)
+
+    def read(self, name: str, row: int, out: UInt8[np.ndarray, "h w 3"] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+        """One tile of an array of pixels.
+
+        Args:
+            name: Of the array.
+            row: Number of the tile.
+            out: Filled and returned, C-contiguous; None: a new array.
+
+        Raises:
+            StoreError: No such tile, or its bytes are damaged.
+        """
+        return self._decoded(name, row, out)
+
+    def read_mask(self, name: str, row: int) -> Bool[np.ndarray, "h w"]:
+        """One tile of a mask array; raises as `read`."""
+        side = self.tile_px
+        return np.unpackbits(self._decoded(name, row), count=side * side).reshape(side, side).astype(bool)
+
+    def chunk(self, name: str, row: int) -> bytes:
+        """The bytes of one tile as its codec wrote them; raises as `read`."""
+        return self._bytes(name, row).tobytes()
+
+    def _decoded(self, name: str, row: int, out: np.ndarray | None = None) -> np.ndarray:
+        data = self._bytes(name, row)
+        layout = self.layouts[name]
+        if out is None:
+            out = np.empty(layout.shape, np.uint8)
+        else:
+            assert out.shape == layout.shape, (out.shape, layout.shape)
+        try:
+            layout.codec.decode(data, out)
+        except DamagedChunk as error:
+            raise self._damaged(name, row, error) from error
+        return out
+
+    def _bytes(self, name: str, row: int) -> np.ndarray:
+        layout = self.layouts.get(name)
+        if layout is None:
+            raise StoreError(f"{self.path}: no array {name}; there are {', '.join(self.names()) or 'none'}")
+        if not 0 <= row < layout.count:
+            raise StoreError(f"{self.path}: no tile {row} of {name}; there are {layout.count}")
+        shard, slot = divmod(row, layout.slots)
+        try:
+            chunk = _shard(self.path / layout.key(shard), layout.slots, layout.most, self._opened).chunk(slot)
+            return unsealed(chunk) if layout.crc else np.frombuffer(chunk, np.uint8)
+        except (DamagedChunk, OSError) as error:
+            raise self._damaged(name, row, error) from error
+
+    def _damaged(self, name: str, row: int, error: Exception) -> StoreError:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return StoreError(
+            f"{self.path}: tile {row} of {name}: {reason}; `hepipe store verify` finds all such tiles, "
+            "then run the rule again or restore the store"
+        )
+
+    def _check(self, layout: ArrayLayout) -> None:
+        side = self.tile_px
+        if layout.shape not in ((side, side, 3), (-(-side * side // 8),)):
+            raise StoreError(
+                f"{self.path}: {layout.name} has tiles of {layout.shape}, its attributes say {side} px; "
+                "run its rule again"
+            )
+
+
+_stores = itertools.count()
+
+
+@functools.lru_cache(OPEN_SHARDS)
+def _shard(path: Path, slots: int, most: int, store: int) -> ShardReader:
+    """An open shard; one that falls out of the cache is closed when the last thread that reads it lets go.
+
+    `store` tells stores apart that stood at the same place one after the other.
+    """
+    return ShardReader(path, slots=slots, most=most)
+
+
+def partial_folder(path: Path) -> Path:
+    """Where a store grows."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def discard_partial(path: Path) -> None:
+    """Remove what an unfinished writer of this store has left.
+
+    Raises:
+        StoreError: Another process writes it.
+    """
+    partial = partial_folder(path)
+    if partial.exists():
+        lock = _locked(partial)
+        shutil.rmtree(partial, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(partial: Path) -> int:
+    """A descriptor that holds the lock of a partial store; the system drops it with the process."""
+    while True:
+        with _told(partial, 0):
+            partial.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = os.open(partial / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                # Its writer has just finished, and removed the folder.
+                continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise StoreError(
+                f"{partial}: another process writes this store; wait until it has ended, or end it"
+            ) from None
+        except OSError as error:
+            warnings.warn(
+                f"{partial}: this file system has no locks ({error.strerror}); nothing else may write this store",
+                HepipeWarning,
+                stacklevel=3,
+            )
+            return lock
+        try:
+            if os.stat(partial / "lock").st_ino == os.fstat(lock).st_ino:
+                return lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _told(path: Path, slots: int) -> Any:
+    """Errors of the disk as such that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        what = "free some, then run the same command again" if full else "see to it, then run the same command again"
+        kept = f": it goes on where it stopped and repeats {slots} tiles at most" if slots else ""
+        raise StoreError(f"{path}: {error.strerror or error}; {what}{kept}") from error
+
+
+def _write_synced(file: Path, content: bytes) -> None:
+    """A file that is whole under its name, whatever happens to the machine."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}.part")
+    with beside.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    os.replace(beside, file)
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    except OSError:
+        # Some network file systems know no fsync of folders.
+        pass
+    finally:
+        os.close(opened)
+
+
+def _signed(files: Mapping[str, bytes]) -> bytes:
+    """The metadata of the group of digests: SHA-256 of every metadata file, its own with zeros in its place."""
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    text = as_text(group_metadata({"files": digests, "self": "0" * 64}))
+    return text.replace(b"0" * 64, hashlib.sha256(text).hexdigest().encode())
