@@ -29,7 +29,8 @@ from hepipe.stores.arrays import TissueMasks
 from hepipe.stores.cases import CaseStains
 from hepipe.stores.provenance import Provenance
 from hepipe.synth.case import write_case
-from hepipe.tiling.cut import finish_tile, tissue_cells
+from hepipe.tiling.cut import finish_tile
+from hepipe.tiling.keep import keep_cells
 from hepipe.tiling.sample import overview_pixels, tissue_pixels
 from hepipe.tissue.find import find_tissue
 
@@ -88,7 +89,7 @@ def judged_tiles(case_id: str, folder: Path, tiling: TilingSpec, staining: Stain
     masks = {stain: np.asarray(truth[f"artifacts_{stain}"][:]) for stain in ("he", "ihc")}
     dab = np.asarray(truth["dab"][:])
     grid_mpp = float(truth.attrs["artifacts_mpp"])
-    for cell, _ in tissue_cells(he, tissue, tiling)[0]:
+    for cell, _ in keep_cells(he, tissue, tiling, case_id="drawn").cells:
         box, size = cell.box_px0, (tiling.tile_px, tiling.tile_px)
         he_tile = he.read(box, mpp=tiling.mpp, size=size)
         ihc_tile, valid = read_warped(ihc, transform, box, mpp=tiling.mpp, size=size)

@@ -49,6 +49,8 @@ def check(
     os.replace(beside, private)
 
     found, status = _check_pair(case, slides)
+    profiles = {slide.icc_sha256 for slide in found.values()}
+    notes = ["the two slides carry different colour profiles (ICC)"] if len(profiles) > 1 else []
     facts = {stain: SlideFacts.model_validate(dataclasses.asdict(slide)) for stain, slide in found.items()}
     record = CheckedCase(
         case_id=case.case_id,
@@ -68,11 +70,14 @@ def check(
             subject=case.case_id,
             spec=slides.model_dump(mode="json"),
             inputs={stain: slide.content_sha256 for stain, slide in found.items()},
+            told={"notes": notes} if notes else {},
             status=status,
         ),
     )
     write_checked(checked, record)
     typer.echo(f"case {case.case_id}: {status.state}{': ' + status.reason if status.reason else ''}")
+    for note in notes:
+        typer.echo(f"  {note}")
 
 
 def _check_pair(case: CaseRow, spec: SlidesSpec) -> tuple[dict[str, SlideFound], CaseStatus]:

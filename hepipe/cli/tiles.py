@@ -97,7 +97,8 @@ def tile(
     from hepipe.stores.cases import read_checked, read_stains
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import TILES, write_table
-    from hepipe.tiling.cut import ARRAYS, cut_case, tissue_cells, untrusted_fracs
+    from hepipe.tiling.cut import ARRAYS, cut_case, untrusted_fracs
+    from hepipe.tiling.keep import keep_cells
 
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
     record = read_stains(stains)
@@ -112,11 +113,14 @@ def tile(
     if not provenance.status.failed:
         try:
             with open_pair(he, ihc, case) as (he_slide, ihc_slide):
-                cells, most = tissue_cells(he_slide, masks, tiling)
-                if not cells:
+                kept = keep_cells(he_slide, masks, tiling, case_id=case.case_id)
+                cells = kept.cells
+                provenance = provenance.model_copy(update={"told": kept.told})
+                if not kept.told["n_inside"]:
+                    where = " within the regions to use" if masks.regions is not None else ""
                     raise SlideError(
                         he_slide.slide_id,
-                        f"no tile has {tiling.min_tissue_frac:.0%} tissue, the most is {most:.0%}; "
+                        f"no tile has {tiling.min_tissue_frac:.0%} tissue{where}, the most is {kept.most:.0%}; "
                         "lower tiling.min_tissue_frac or tile_px",
                     )
                 assert registered.ihc_from_he is not None
@@ -248,7 +252,8 @@ def assemble(
     write_card(card, made)
     for split, part in made.splits.items():
         scores = ", ".join(f"{score}: {count}" for score, count in part.by_score.items())
-        typer.echo(f"{split}: {part.tiles} tiles of {part.patients} patients ({scores})")
+        outside = f" and {part.outside} from beside the tumour" if part.outside else ""
+        typer.echo(f"{split}: {part.tiles} tiles{outside} of {part.patients} patients ({scores})")
     for warning in made.warnings:
         typer.echo(f"warning: {warning}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,10 @@ from hepipe.stores.provenance import Provenance, digest
 from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table
 
 IMPORTED = "imported"
+SHOWN = 10
+"""Names that a warning lists."""
+INSIDE = "inside"
+"""`place` of the tiles that are trained and tested on."""
 
 
 class CardCase(Spec):
@@ -33,6 +38,7 @@ class CardCase(Spec):
     split: Split | None = Field(description="None where no tile is left.")
     n_tiles: int
     n_kept: int
+    n_outside: int = Field(0, description="Kept for tests alone, as they lie beside the tumour regions.")
     n_held: int = Field(0, description="Tiles that pass but wait for a person's word on a pair in review.")
     status: CaseStatus
 
@@ -41,6 +47,7 @@ class CardSplit(Spec):
     """What a split holds, in kept tiles and those they come from."""
 
     tiles: int
+    outside: int = Field(0, description="Further tiles from beside the tumour regions, never trained on.")
     patients: int
     cases: int
     by_score: Mapping[str, int] = Field(description="Score to patients; to tiles where patients are unknown.")
@@ -53,6 +60,7 @@ class DatasetCard(Spec):
     fingerprint: str
     n_tiles: int
     n_kept: int
+    n_outside: int = Field(0, description="Further rows of the index, from beside the tumour regions.")
     cases: tuple[CardCase, ...]
     splits: Mapping[Split, CardSplit]
     warnings: tuple[str, ...]
@@ -75,6 +83,7 @@ class CaseTiles:
         specs: Stage to the config section it ran with.
         transform: Digest of the registration.
         held: The pair's registration is in review and no person has accepted it: its tiles stay out of the index.
+        icc: Stain to the SHA-256 of its slide's colour profile, None for a slide that carries none.
     """
 
     case_id: str
@@ -88,6 +97,7 @@ class CaseTiles:
     transform: str
     held: bool = False
     alignment: Mapping[str, str] = field(default_factory=dict)
+    icc: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def read_case(folder: Path, case_id: str) -> CaseTiles:
@@ -125,6 +135,7 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
         registered.digest,
         held=checked.accepted != "yes" and _in_review(registered),
         alignment=alignment,
+        icc={stain: facts.icc_sha256 for stain, facts in (("he", checked.he), ("ihc", checked.ihc)) if facts},
     )
 
 
@@ -143,11 +154,13 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
     passed = {case.case_id: [tile for tile in case.tiles if case.keep[tile["tile_id"]]] for case in cases}
     held = {case.case_id: len(passed[case.case_id]) for case in cases if case.held}
     kept = {case.case_id: [] if case.held else passed[case.case_id] for case in cases}
-    patients = _patients([case for case in cases if case.case_id != IMPORTED], kept)
+    used = {case_id: [tile for tile in tiles if tile["place"] == INSIDE] for case_id, tiles in kept.items()}
+    patients = _patients([case for case in cases if case.case_id != IMPORTED], used)
     chosen, warnings = assign(patients, spec)
     rows = []
     for case in cases:
-        for tile in kept[case.case_id]:
+        # Without a tile to train or test on a patient has no split, and tiles from beside the tumour none to lie in.
+        for tile in kept[case.case_id] if used[case.case_id] else ():
             split = tile["source_split"] if case.case_id == IMPORTED else chosen[str(case.patient_id)]
             rows.append(
                 {
@@ -159,7 +172,7 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
             )
     rows.sort(key=lambda row: str(row["tile_id"]))
     described = [
-        _card_case(case, len(kept[case.case_id]), held.get(case.case_id, 0), chosen)
+        _card_case(case, kept[case.case_id], held.get(case.case_id, 0), chosen)
         for case in cases
         if case.case_id != IMPORTED
     ]
@@ -169,13 +182,15 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
             warnings += _import_warnings(case)
     warnings += _held_back(held)
     warnings += _pixels_shared(rows)
+    warnings += profile_warnings({case.case_id: case.icc for case in cases if used[case.case_id]})
     specs = {**_specs_used(cases), "splits": spec.model_dump(mode="json")}
     transforms = {case.case_id: case.transform for case in cases if kept[case.case_id] and case.transform}
     card = DatasetCard(
         name=name,
         fingerprint=fingerprint(rows, specs=specs, transforms=transforms),
         n_tiles=sum(len(case.tiles) for case in cases),
-        n_kept=len(rows),
+        n_kept=sum(row["place"] == INSIDE for row in rows),
+        n_outside=sum(row["place"] != INSIDE for row in rows),
         cases=tuple(sorted(described, key=lambda case: case.case_id)),
         splits={split: _card_split([row for row in rows if row["split"] == split]) for split in SPLITS},
         warnings=tuple(warnings if rows else ["no tile is kept in any case", *warnings]),
@@ -224,7 +239,10 @@ def _patients(cases: Sequence[CaseTiles], kept: Mapping[str, Sequence[object]]) 
     return list(found.values())
 
 
-def _card_case(case: CaseTiles, n_kept: int, n_held: int, chosen: Mapping[str, Split]) -> CardCase:
+def _card_case(
+    case: CaseTiles, kept: Sequence[Mapping[str, Any]], n_held: int, chosen: Mapping[str, Split]
+) -> CardCase:
+    n_kept = sum(tile["place"] == INSIDE for tile in kept)
     return CardCase(
         case_id=case.case_id,
         patient_id=case.patient_id,
@@ -232,6 +250,7 @@ def _card_case(case: CaseTiles, n_kept: int, n_held: int, chosen: Mapping[str, S
         split=chosen[str(case.patient_id)] if n_kept else None,
         n_tiles=len(case.tiles),
         n_kept=n_kept,
+        n_outside=len(kept) - n_kept if n_kept else 0,
         n_held=n_held,
         status=case.status,
     )
@@ -285,6 +304,27 @@ def _import_warnings(imported: CaseTiles) -> list[str]:
     return warnings
 
 
+def profile_warnings(icc: Mapping[str, Mapping[str, str | None]]) -> list[str]:
+    """Pairs and stains whose slides carry different colour profiles: tiles keep the pixels as scanned.
+
+    Args:
+        icc: Case to stain to the profile's hash.
+    """
+    unlike = sorted(case_id for case_id, pair in icc.items() if len(set(pair.values())) > 1)
+    warnings = []
+    if unlike:
+        more = f" and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
+        warnings.append(f"H&E and IHC carry different colour profiles in {', '.join(unlike[:SHOWN])}{more}")
+    for stain, name in (("he", "H&E"), ("ihc", "IHC")):
+        counts = Counter(pair[stain] for pair in icc.values() if stain in pair)
+        if len(counts) > 1:
+            shares = ", ".join(
+                f"{'none' if profile is None else profile[:8]} in {count}" for profile, count in counts.most_common()
+            )
+            warnings.append(f"{name} slides carry {len(counts)} colour profiles: {shares} of {counts.total()} cases")
+    return warnings
+
+
 def _pixels_shared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Tiles of two splits with the same H&E pixels: a leak, whatever the ids say."""
     first: dict[str, Mapping[str, Any]] = {}
@@ -299,6 +339,7 @@ def _pixels_shared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _card_split(rows: Sequence[Mapping[str, Any]]) -> CardSplit:
+    outside = sum(row["place"] != INSIDE for row in rows)
     patients = {row["patient_id"] for row in rows} - {None}
     cases = {row["case_id"] for row in rows} - {None}
     key = "patient_id" if patients else "tile_id"
@@ -308,7 +349,8 @@ def _card_split(rows: Sequence[Mapping[str, Any]]) -> CardSplit:
         if any(row["her2_score"] == score for row in rows)
     }
     return CardSplit(
-        tiles=len(rows),
+        tiles=len(rows) - outside,
+        outside=outside,
         patients=len(patients),
         cases=len(cases),
         by_score={"unknown" if score is None else score: count for score, count in by_score.items()},

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from hepipe.dataset.batch import Batch
 from hepipe.errors import StoreError
 from hepipe.parallel import in_order
 from hepipe.sheet import SCORES
-from hepipe.stores.arrays import TileStore
+from hepipe.stores.tiles import TileStore
 from hepipe.stores.tables import INDEX, read_table
 
 DRAWN_APART = 1
@@ -83,7 +83,7 @@ class Row:
     her2_score: str | None
 
 
-_COLUMNS = ("tile_id", "store", "row_in_store", "marker", "her2_score", "split")
+_COLUMNS = ("tile_id", "store", "row_in_store", "marker", "her2_score", "split", "place")
 
 
 class SplitTiles:
@@ -92,12 +92,21 @@ class SplitTiles:
     One that is sent to another process opens the stores again there and begins with an empty cache.
     """
 
-    def __init__(self, index: Path, split: Split, *, mpp: float | None = None, cache_mb: int = 0) -> None:
+    def __init__(
+        self,
+        index: Path,
+        split: Split,
+        *,
+        mpp: float | None = None,
+        cache_mb: int = 0,
+        place: Literal["inside", "outside"] = "inside",
+    ) -> None:
         """Open the stores of a split.
 
         Args:
             index: `index.parquet` of a data set.
             split: Which tiles.
+            place: Those beside the tumour regions are for tests alone, and have to be asked for.
             mpp: µm per px of the view; None as stored.
             cache_mb: Decoded tiles kept in memory, MB. The first ones stay: epochs come in random order, so that no
                 other choice is read more often.
@@ -105,7 +114,8 @@ class SplitTiles:
         Raises:
             StoreError: A finer view than stored, or tiles of different sizes.
         """
-        rows = [row for row in read_table(index, INDEX, columns=_COLUMNS) if row["split"] == split]
+        rows = [row for row in read_table(index, INDEX, columns=_COLUMNS)]
+        rows = [row for row in rows if (row["split"], row["place"]) == (split, place)]
         self.split: Split = split
         self.rows = [
             Row(row["tile_id"], row["store"], row["row_in_store"], row["marker"], row["her2_score"])
@@ -145,7 +155,10 @@ class SplitTiles:
         store = self._stores[row.store]
         shrinks, rest = divmod(self.stored_px, self.side_px)
         if crop is not None and not rest and self._room < self.side_px * self.side_px * 3:
-            return viewed(_read(store, name, row.number, crop.scaled(shrinks)), crop.side_px)
+            stored = crop.scaled(shrinks)
+            out = np.empty((stored.side_px, stored.side_px, 3), np.uint8)
+            store.read_crop(name, row.number, top=stored.y, left=stored.x, out=out)
+            return viewed(out, crop.side_px)
         tile = self._kept((name, place), viewed(store.read(name, row.number), self.side_px))
         return tile if crop is None else crop.of(tile)
 
@@ -205,10 +218,6 @@ class Crop:
         return Crop(self.y * factor, self.x * factor, self.side_px * factor)
 
 
-def _read(store: TileStore, name: str, number: int, crop: Crop) -> UInt8[np.ndarray, "h w 3"]:
-    return crop.of(store.read(name, number))
-
-
 @dataclass(frozen=True)
 class View:
     """A crop, then quarter turns, then a mirror."""
@@ -236,6 +245,14 @@ class View:
         if self.mirrored:
             shown = cv2.flip(shown, 1)
         return shown.view(crop.dtype)
+
+
+def drawn_view(keys: Sequence[int], *, side_px: int, crop_px: int, flips: bool) -> View:
+    """The random view of a tile that belongs to the keys."""
+    random = np.random.default_rng(keys)
+    y, x = (int(value) for value in random.integers(0, side_px - crop_px + 1, size=2))
+    turns, mirrored = (int(value) for value in random.integers(0, (4, 2)))
+    return View(y, x, crop_px, turns if flips else 0, bool(mirrored) and flips)
 
 
 @dataclass(frozen=True)
@@ -321,11 +338,8 @@ class Sampler:
         return int(_permutation(len(self.tiles), self.seed, stream, epoch)[at])
 
     def _view(self, draw: int, *, stream: int) -> View:
-        random = np.random.default_rng([self.seed, 1, stream, draw])
-        slack = self.tiles.side_px - self.crop_px
-        y, x = (int(value) for value in random.integers(0, slack + 1, size=2))
-        turns, mirrored = (int(value) for value in random.integers(0, (4, 2)))
-        return View(y, x, self.crop_px, turns if self.flips else 0, bool(mirrored) and self.flips)
+        keys = (self.seed, 1, stream, draw)
+        return drawn_view(keys, side_px=self.tiles.side_px, crop_px=self.crop_px, flips=self.flips)
 
     def _rgb(self, name: str, places: Sequence[int], views: Sequence[View]) -> Float[Tensor, "b 3 h w"]:
         values = np.empty((len(places), 3, self.crop_px, self.crop_px), np.float32)

@@ -102,12 +102,16 @@ def import_tiles(
                 "row_in_store": row,
                 "x_px0": None,
                 "y_px0": None,
+                "canvas_x_px0": None,
+                "canvas_y_px0": None,
                 "mpp": spec.mpp,
                 "her2_score": scores[pair.file_name],
                 "marker": spec.marker,
                 "section": spec.section,
                 "source_split": pair.split,
                 "tissue_frac": 1.0 - glass,
+                "region": "",
+                "place": "inside",
                 **hashes_and_measurements(tile),
             }
         )

@@ -21,6 +21,7 @@ class Provenance(BaseModel):
     subject: str = Field(description="Case, dataset or run it belongs to.")
     spec: dict[str, Any] = Field(default_factory=dict, description="The config section it was made with.")
     inputs: dict[str, str] = Field(default_factory=dict, description="Name of each input and its digest.")
+    told: dict[str, Any] = Field(default_factory=dict, description="What the stage says of its rules, and counts.")
     status: CaseStatus = OK
     version: str = __version__
 

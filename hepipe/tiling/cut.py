@@ -18,7 +18,7 @@ from hepipe.registration.warp import read_warped
 from hepipe.slides.reader import Slide
 from hepipe.stores.arrays import TileWriter, TissueMasks, content_digest
 from hepipe.stores.cases import CheckedCase
-from hepipe.tiling.grid import Cell, cut_grid, tissue_fracs, tissue_start_um
+from hepipe.tiling.grid import Cell, tissue_fracs
 
 Measure = Callable[[np.ndarray, np.ndarray, float], Mapping[str, float]]
 """`(he, ihc, mpp)` of one tile to named numbers."""
@@ -38,16 +38,6 @@ class Tile:
     measurements: Mapping[str, float]
 
 
-def tissue_cells(he: Slide, tissue: TissueMasks, spec: TilingSpec) -> tuple[list[tuple[Cell, float]], float]:
-    """The cells with enough tissue and their tissue share; and the largest share of all cells."""
-    assert tissue.tissue is not None
-    start_um = (0.0, 0.0) if spec.origin == "canvas" else tissue_start_um(tissue.tissue, tissue.mpp)
-    cells = cut_grid(he.size_px0, level0_mpp=he.mpp, spec=spec, start_um=start_um)
-    shares = tissue_fracs([cell.box_px0 for cell in cells], tissue.tissue, level0_mpp=he.mpp, mask_mpp=tissue.mpp)
-    enough = [(cell, float(share)) for cell, share in zip(cells, shares, strict=True) if share >= spec.min_tissue_frac]
-    return enough, float(shares.max(initial=0.0))
-
-
 def untrusted_fracs(
     cells: Sequence[tuple[Cell, float]],
     trust: UInt8[np.ndarray, "h w"],
@@ -59,7 +49,7 @@ def untrusted_fracs(
     """The share of each cell's tissue where no window supports the registration, 0 to 1.
 
     Args:
-        cells: Of `tissue_cells`.
+        cells: Of `keep_cells`.
         trust: 1 where windows do, on the registration's grid from the corner of the H&E slide; beyond it is none.
         tissue: The pair's.
         grid_um: Spacing of that grid.
@@ -97,7 +87,7 @@ def cut_case(
         ihc: Read through the transform, with one interpolation.
         case: Whose slides these are.
         ihc_from_he: The registration.
-        cells: Of `tissue_cells`.
+        cells: Of `keep_cells`.
         spec: Resolution and side of the tiles.
         measures: Each adds its numbers to a tile's measurements.
         dab_mask: Makes the mask that is stored.
@@ -139,12 +129,16 @@ def cut_case(
                 "row_in_store": row,
                 "x_px0": int(cell.box_px0.x),
                 "y_px0": int(cell.box_px0.y),
+                "canvas_x_px0": int(cell.box_px0.x) + he.origin_px0[0],
+                "canvas_y_px0": int(cell.box_px0.y) + he.origin_px0[1],
                 "mpp": spec.mpp,
                 "her2_score": case.her2_score,
                 "marker": case.marker,
                 "section": case.section,
                 "source_split": case.split,
                 "tissue_frac": share,
+                "region": cell.region,
+                "place": cell.place,
                 **hashes_and_measurements(tile),
             }
         )

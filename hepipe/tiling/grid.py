@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from hepipe.config import TilingSpec
 from hepipe.geometry import Box
+
+Place = Literal["inside", "outside"]
 
 
 @dataclass(frozen=True)
@@ -20,44 +24,51 @@ class Cell:
         column: Counted from the grid's origin.
         row: Counted from the grid's origin.
         box_px0: What a tile here shows; its corner is a whole px, its side need not be.
+        region: Class of region that most of its tissue is in; empty for none.
+        place: outside: beside the tumour regions, kept for tests alone.
     """
 
     column: int
     row: int
     box_px0: Box
+    region: str = ""
+    place: Place = "inside"
 
 
 def cut_grid(
-    size_px0: tuple[int, int], *, level0_mpp: float, spec: TilingSpec, start_um: tuple[float, float] = (0.0, 0.0)
+    size_px0: tuple[int, int],
+    *,
+    level0_mpp: float,
+    spec: TilingSpec,
+    start_um: tuple[float, float] = (0.0, 0.0),
+    origin_px0: tuple[int, int] = (0, 0),
 ) -> list[Cell]:
     """Cells in reading order; together they cover everything right of and below `start_um`.
 
-    The last column and row may reach over the slide's edge.
+    Those at the edges may reach over the slide's.
 
     Args:
         size_px0: Width and height of the slide at level 0.
         level0_mpp: µm per px at level 0.
         spec: Resolution, side and overlap of the tiles.
-        start_um: The grid's corner, µm from the slide's.
+        start_um: The grid's corner, µm from the canvas'.
+        origin_px0: Where the slide, and what its boxes count from, lies on the canvas; columns and rows count from the
+            canvas, and those that show nothing of the slide are left out.
     """
     side_um = spec.tile_px * spec.mpp
     step_um = (spec.tile_px - spec.overlap_px) * spec.mpp
     margin_um = spec.overlap_px * spec.mpp
     side_px0 = side_um / level0_mpp
 
-    def starts(length_px0: int, start: float) -> list[int]:
-        left_um = length_px0 * level0_mpp - start - margin_um
+    def starts(length_px0: int, start: float, offset_px0: int) -> list[tuple[int, int]]:
+        left_um = (offset_px0 + length_px0) * level0_mpp - start - margin_um
         count = max(1, math.ceil(round(left_um / step_um, 9)))
-        corners = [round((start + place * step_um) / level0_mpp) for place in range(count)]
-        return [corner for corner in corners if corner < length_px0]
+        corners = ((place, round((start + place * step_um) / level0_mpp) - offset_px0) for place in range(count))
+        return [(place, corner) for place, corner in corners if -side_px0 < corner < length_px0]
 
-    columns = starts(size_px0[0], start_um[0])
-    rows = starts(size_px0[1], start_um[1])
-    return [
-        Cell(column, row, Box(float(x), float(y), side_px0, side_px0))
-        for row, y in enumerate(rows)
-        for column, x in enumerate(columns)
-    ]
+    columns = starts(size_px0[0], start_um[0], origin_px0[0])
+    rows = starts(size_px0[1], start_um[1], origin_px0[1])
+    return [Cell(column, row, Box(float(x), float(y), side_px0, side_px0)) for row, y in rows for column, x in columns]
 
 
 def tissue_start_um(tissue: Bool[np.ndarray, "h w"], mpp: float) -> tuple[float, float]:
@@ -72,23 +83,22 @@ def tissue_fracs(
 ) -> Float64[np.ndarray, " n"]:
     """The share of each box (px0) that is tissue, exact for fractions of mask px; outside the mask is no tissue."""
     height, width = tissue.shape
-    table = np.zeros((height + 1, width + 1))
-    table[1:, 1:] = tissue.cumsum(0, dtype=np.float64).cumsum(1)
+    table = cv2.integral(np.ascontiguousarray(tissue).view(np.uint8), sdepth=cv2.CV_32S)
+    scale = level0_mpp / mask_mpp
+    corners = np.array([[box.x, box.y, box.right, box.bottom] for box in boxes], np.float64).reshape(-1, 4) * scale
+    left, top, right, bottom = corners.T
 
-    def area(x: float, y: float) -> float:
-        x, y = min(max(x, 0.0), width), min(max(y, 0.0), height)
-        left, top = min(int(x), width - 1), min(int(y), height - 1)
-        fx, fy = x - left, y - top
-        upper = table[top, left] * (1 - fx) + table[top, left + 1] * fx
-        lower = table[top + 1, left] * (1 - fx) + table[top + 1, left + 1] * fx
-        return float(upper * (1 - fy) + lower * fy)
+    def area(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = np.clip(x, 0.0, width), np.clip(y, 0.0, height)
+        column, row = (np.minimum(at.astype(np.int64), side - 1) for at, side in ((x, width), (y, height)))
+        fx, fy = x - column, y - row
+        upper = table[row, column] * (1 - fx) + table[row, column + 1] * fx
+        lower = table[row + 1, column] * (1 - fx) + table[row + 1, column + 1] * fx
+        below: np.ndarray = upper * (1 - fy) + lower * fy
+        return below
 
-    shares = []
-    for box_px0 in boxes:
-        box = box_px0.scaled(level0_mpp / mask_mpp)
-        inside = area(box.right, box.bottom) - area(box.x, box.bottom) - area(box.right, box.y) + area(box.x, box.y)
-        shares.append(inside / (box.width * box.height))
-    return np.clip(np.array(shares, np.float64), 0.0, 1.0)
+    inside = area(right, bottom) - area(left, bottom) - area(right, top) + area(left, top)
+    return np.clip(inside / ((right - left) * (bottom - top)), 0.0, 1.0)
 
 
 def sample_windows(

@@ -1,18 +1,21 @@
+from dataclasses import replace
+
 import pytest
 
 from hepipe.config import SplitsSpec
 from hepipe.dataset.fingerprint import fingerprint
-from hepipe.dataset.index import IMPORTED, CaseTiles, assemble, read_card, write_card
+from hepipe.dataset.index import IMPORTED, CaseTiles, assemble, profile_warnings, read_card, write_card
 from hepipe.errors import StoreError
 from hepipe.status import OK, failed, review
 
 SPEC = SplitsSpec()
 
 
-def tile(tile_id, case_id, *, pixels=None, split=None, score="0"):
+def tile(tile_id, case_id, *, pixels=None, split=None, score="0", place="inside"):
     return {
         "tile_id": tile_id, "case_id": case_id, "patient_id": case_id and f"p-{case_id}", "her2_score": score,
-        "he_sha256": pixels or f"h-{tile_id}", "ihc_sha256": f"i-{tile_id}", "source_split": split,
+        "he_sha256": pixels or f"h-{tile_id}", "ihc_sha256": f"i-{tile_id}", "source_split": split, "place": place,
+        "region": "",
     }  # fmt: skip
 
 
@@ -118,12 +121,14 @@ def test_the_fingerprint_ignores_order_and_sees_every_change():
     assert fingerprint(rows[::-1], specs={"x": 1}, transforms={"a": "t"}) == base
     changed = [
         fingerprint([{**rows[0], "split": "test"}, *rows[1:]], specs={"x": 1}, transforms={"a": "t"}),
+        fingerprint([{**rows[0], "place": "outside"}, *rows[1:]], specs={"x": 1}, transforms={"a": "t"}),
+        fingerprint([{**rows[0], "region": "invasive"}, *rows[1:]], specs={"x": 1}, transforms={"a": "t"}),
         fingerprint([{**rows[0], "he_sha256": "z"}, *rows[1:]], specs={"x": 1}, transforms={"a": "t"}),
         fingerprint(rows[1:], specs={"x": 1}, transforms={"a": "t"}),
         fingerprint(rows, specs={"x": 2}, transforms={"a": "t"}),
         fingerprint(rows, specs={"x": 1}, transforms={"a": "u"}),
     ]
-    assert len({base, *changed}) == 6
+    assert len({base, *changed}) == 1 + len(changed)
 
 
 def test_the_fingerprint_does_not_depend_on_the_order_of_cases():
@@ -134,3 +139,40 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_cases():
 def test_nothing_kept_is_said():
     _, card = assemble("set", [case("a", 1, drop=(0,))], SPEC)
     assert card.warnings[0] == "no tile is kept in any case"
+
+
+def test_tiles_from_beside_the_tumour_are_in_the_index_and_counted_apart():
+    first, second = case("a", 4), case("b", 3)
+    first.tiles[1]["place"] = "outside"
+    for row in second.tiles:
+        row["place"] = "outside"
+    rows, card = assemble("set", [first, second], SPEC)
+    assert [(row["tile_id"], row["place"]) for row in rows] == [
+        ("a/0", "inside"),
+        ("a/1", "outside"),
+        ("a/2", "inside"),
+        ("a/3", "inside"),
+    ]
+    assert (card.n_tiles, card.n_kept, card.n_outside) == (7, 3, 1)
+    assert [(one.n_kept, one.n_outside, one.split is None) for one in card.cases] == [(3, 1, False), (0, 0, True)]
+    (part,) = [part for part in card.splits.values() if part.tiles]
+    assert (part.tiles, part.outside) == (3, 1)
+
+
+def test_slides_of_other_colour_profiles_are_said_and_stop_nothing():
+    one, two, none = "a" * 64, "b" * 64, None
+    same = {"x": {"he": one, "ihc": one}, "y": {"he": one, "ihc": one}}
+    assert profile_warnings(same) == []
+    assert profile_warnings({"x": {"he": none, "ihc": none}}) == []
+    assert profile_warnings({"x": {"he": one, "ihc": two}, "y": {"he": one, "ihc": two}}) == [
+        "H&E and IHC carry different colour profiles in x, y"
+    ]
+    assert profile_warnings({**same, "z": {"he": none, "ihc": none}}) == [
+        "H&E slides carry 2 colour profiles: aaaaaaaa in 2, none in 1 of 3 cases",
+        "IHC slides carry 2 colour profiles: aaaaaaaa in 2, none in 1 of 3 cases",
+    ]
+    many = {f"c{number:02d}": {"he": one, "ihc": none} for number in range(12)}
+    assert profile_warnings(many)[0].endswith("c09 and 2 more")
+    rows, card = assemble("set", [replace(case("a", 2), icc={"he": one, "ihc": two})], SPEC)
+    assert len(rows) == 2
+    assert "H&E and IHC carry different colour profiles in a" in card.warnings

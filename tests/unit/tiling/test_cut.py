@@ -7,7 +7,8 @@ from hepipe.slides.picture import ArraySlide
 from hepipe.stores.arrays import TileStore, TileWriter, TissueMasks
 from hepipe.stores.cases import CheckedCase
 from hepipe.stores.provenance import Provenance
-from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, tissue_cells, untrusted_fracs
+from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, untrusted_fracs
+from hepipe.tiling.keep import keep_cells
 from hepipe.tiling.sample import WINDOW_PX, tissue_pixels
 
 SPEC = TilingSpec(mpp=1.0, tile_px=32, min_tissue_frac=0.5)
@@ -48,13 +49,15 @@ def cut(slides, tmp_path, transform, *, cells, workers=1):
 
 
 def test_only_cells_with_tissue_are_kept_in_reading_order(slides):
-    cells, most = tissue_cells(slides[0], masked(np.s_[8:, 8:24]), SPEC)
-    assert [(cell.column, cell.row) for cell, _ in cells] == [(1, 1), (2, 1), (1, 2), (2, 2)]
-    assert most == 1.0
+    kept = keep_cells(slides[0], masked(np.s_[8:, 8:24]), SPEC, case_id="c1")
+    assert [(cell.column, cell.row) for cell, _ in kept.cells] == [(1, 1), (2, 1), (1, 2), (2, 2)]
+    assert kept.most == 1.0
 
 
 def test_a_border_tile_is_filled_with_white_and_says_so(slides, tmp_path):
-    cells, _ = tissue_cells(slides[0], masked(np.s_[:, :]), SPEC.model_copy(update={"min_tissue_frac": 0.0}))
+    cells = keep_cells(
+        slides[0], masked(np.s_[:, :]), SPEC.model_copy(update={"min_tissue_frac": 0.0}), case_id="c1"
+    ).cells
     cells = [(cell, share) for cell, share in cells if cell.column == 4]
     rows, store = cut(slides, tmp_path, identity(fixed_mpp=1.0, moving_mpp=1.0), cells=cells)
     assert rows[0]["measurements"]["outside_frac_he"] == pytest.approx(30 / 32)
@@ -63,7 +66,7 @@ def test_a_border_tile_is_filled_with_white_and_says_so(slides, tmp_path):
 
 
 def test_the_ihc_is_read_through_the_transform(slides, tmp_path):
-    cells, _ = tissue_cells(slides[0], masked(np.s_[8:16, 8:16]), SPEC)
+    cells = keep_cells(slides[0], masked(np.s_[8:16, 8:16]), SPEC, case_id="c1").cells
     moved = Transform(translation(5.0, -3.0), 1.0, 1.0)
     _, store = cut(slides, tmp_path, moved, cells=cells)
     expected = slides[1]._array[32 - 3 : 64 - 3, 32 + 5 : 64 + 5]
@@ -72,7 +75,7 @@ def test_the_ihc_is_read_through_the_transform(slides, tmp_path):
 
 
 def test_workers_change_neither_rows_nor_their_order(slides, tmp_path):
-    cells, _ = tissue_cells(slides[0], masked(np.s_[:, :]), SPEC)
+    cells = keep_cells(slides[0], masked(np.s_[:, :]), SPEC, case_id="c1").cells
     transform = identity(fixed_mpp=1.0, moving_mpp=1.0)
     one, _ = cut(slides, tmp_path, transform, cells=cells, workers=1)
     three, store = cut(slides, tmp_path, transform, cells=cells, workers=3)
@@ -102,7 +105,7 @@ def test_windows_of_the_ihc_follow_the_transform():
 
 def test_a_tile_says_how_much_of_its_tissue_no_window_supports(slides, tmp_path):
     tissue = masked(np.s_[:, :])
-    cells, _ = tissue_cells(slides[0], tissue, SPEC)
+    cells = keep_cells(slides[0], tissue, SPEC, case_id="c1").cells
     trust = np.ones((7, 9), np.uint8)  # of 16 µm; tiles are 32 µm
     trust[0:2, 2:4] = [[0, 0], [0, 1]]
     shares = dict(zip([(c.column, c.row) for c, _ in cells], untrusted_fracs(
@@ -114,7 +117,7 @@ def test_a_tile_says_how_much_of_its_tissue_no_window_supports(slides, tmp_path)
     rows, _ = cut(slides, tmp_path, identity(fixed_mpp=1.0, moving_mpp=1.0), cells=cells)
     assert "untrusted_frac" not in rows[0]["measurements"]
     half = masked(np.s_[:4, :])
-    cells, _ = tissue_cells(slides[0], half, SPEC.model_copy(update={"min_tissue_frac": 0.1}))
+    cells = keep_cells(slides[0], half, SPEC.model_copy(update={"min_tissue_frac": 0.1}), case_id="c1").cells
     trust[:1] = 0
     trust[1:] = 1
     assert untrusted_fracs(cells, trust, half, grid_um=16.0, he_mpp=1.0)[0] == pytest.approx(1.0)
