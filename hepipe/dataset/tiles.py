@@ -26,8 +26,8 @@ from hepipe.dataset.batch import Batch
 from hepipe.errors import StoreError
 from hepipe.parallel import in_order
 from hepipe.sheet import SCORES
-from hepipe.stores.tiles import TileStore
 from hepipe.stores.tables import INDEX, read_table
+from hepipe.stores.tiles import TileStore
 
 DRAWN_APART = 1
 """Stream of permutations that unpaired IHC comes from; 0 is the H&E's."""
@@ -114,7 +114,7 @@ class SplitTiles:
         Raises:
             StoreError: A finer view than stored, or tiles of different sizes.
         """
-        rows = [row for row in read_table(index, INDEX, columns=_COLUMNS)]
+        rows = read_table(index, INDEX, columns=_COLUMNS)
         rows = [row for row in rows if (row["split"], row["place"]) == (split, place)]
         self.split: Split = split
         self.rows = [

@@ -58,6 +58,23 @@ class Codec:
         """
         raise NotImplementedError
 
+    def decode_crop(self, data: ByteArray, shape: tuple[int, ...], *, top: int, left: int, out: np.ndarray) -> None:
+        """Fill an array with a part of a tile; decodes no more than the codec must.
+
+        Args:
+            data: Of the whole tile.
+            shape: Of the whole tile.
+            top: Row of the part's upper left px.
+            left: Column of it.
+            out: C-contiguous uint8, (h, w, 3).
+
+        Raises:
+            DamagedChunk: As `decode`.
+        """
+        whole = _scratch("crop", shape)
+        self.decode(data, whole)
+        out[...] = whole[top : top + out.shape[0], left : left + out.shape[1]]
+
     def most(self, nbytes: int) -> int:
         """The largest number of bytes that a tile of `nbytes` of pixels may have."""
         return 2 * nbytes + 65_536
@@ -93,10 +110,16 @@ class Greendelta(Codec):
 
     def decode(self, data: ByteArray, out: np.ndarray) -> None:
         """As of every codec."""
-        planes = _scratch("decode", (3, *out.shape[:2]))
+        self.decode_crop(data, out.shape, top=0, left=0, out=out)
+
+    def decode_crop(self, data: ByteArray, shape: tuple[int, ...], *, top: int, left: int, out: np.ndarray) -> None:
+        """As of every codec; rows below the part and columns beside it are not added up."""
+        height, width = out.shape[:2]
+        planes = _scratch("decode", (3, *shape[:2]))
         _unzstd(data, planes)
-        _add_up(planes)
-        green, red, blue = planes
+        part = planes[:, : top + height, left : left + width]
+        _add_up(part)
+        green, red, blue = part[:, top:]
         np.add(red, green, out=red)
         np.add(blue, green, out=blue)
         cv2.merge([red, green, blue], out)

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -147,7 +147,7 @@ class TileWriter:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> TileWriter:
         return self
 
     def __exit__(
@@ -356,6 +356,29 @@ class TileStore:
             StoreError: No such tile, or its bytes are damaged.
         """
         return self._decoded(name, row, out)
+
+    def read_crop(
+        self, name: str, row: int, *, top: int, left: int, out: UInt8[np.ndarray, "h w 3"]
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """A part of a tile, at less than the cost of the whole where the codec allows; raises as `read`.
+
+        Args:
+            name: Of the array.
+            row: Number of the tile.
+            top: Row of the part's upper left px.
+            left: Column of it.
+            out: Of the part's size, C-contiguous; filled and returned.
+        """
+        side = self.tile_px
+        assert 0 <= top <= side - out.shape[0], (top, out.shape, side)
+        assert 0 <= left <= side - out.shape[1], (left, out.shape, side)
+        data = self._bytes(name, row)
+        layout = self.layouts[name]
+        try:
+            layout.codec.decode_crop(data, layout.shape, top=top, left=left, out=out)
+        except DamagedChunk as error:
+            raise self._damaged(name, row, error) from error
+        return out
 
     def read_mask(self, name: str, row: int) -> Bool[np.ndarray, "h w"]:
         """One tile of a mask array; raises as `read`."""
