@@ -64,6 +64,8 @@ class Piece:
         centre_um: Middle (x, y) of its tissue on its own slide.
         dab_frac: Share of its px that DAB stains; None for the H&E.
         by: Who says its role.
+        lead: Of the structure in this piece alone under the registration, as `Judge.piece_leads` measures it; None
+            where it was not or cannot be told.
     """
 
     stain: Stain
@@ -74,6 +76,7 @@ class Piece:
     centre_um: tuple[float, float]
     dab_frac: float | None
     by: Literal["found", "person"] = "found"
+    lead: float | None = None
 
     @property
     def name(self) -> str:

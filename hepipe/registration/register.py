@@ -33,6 +33,8 @@ ROUGH_PX = (128, 256)
 FINE_MPP = 1.0
 """Slides at least this fine, of one section stained twice, are bent in the rough only where the refinement follows: its
 windows see more than an overview. On drawn and real-texture pairs of 0.25 to 0.5 µm per px the end was the same."""
+PIECE_FRAC = 0.05
+"""Pieces of at least this share of the tissue are also judged each on its own: a chip may turn unseen by the whole."""
 MISSING_FRAC = 0.25
 """A larger share of the H&E tissue without a partner is for a person to look at."""
 
@@ -141,6 +143,7 @@ def register(
         pictures = mask_out(whole, labelled)
         judge = Judge(pictures)
         case = dataclasses.replace(case, pictures=pictures, judge=judge)
+    labelled = _with_leads(labelled, judge, chain.found)
     error = _landmark_report(case, chain.found)
     status, known = _verdict(case, chain, labelled, error, accepted=accepted)
     inverse = invert(chain.found, a_size_px0=he.size_px0, b_size_px0=ihc.size_px0)
@@ -337,6 +340,7 @@ def _verdict(
         unrefined=_unrefined(case, chain),
         followed=len(case.landmarks.he_px0) if case.landmarks is not None and "landmarks" in case.steps else 0,
         missing=_missing(pieces),
+        leads={piece.name: piece.lead for piece in pieces.of("he") if piece.lead is not None},
     )
     status = judge_case(evidence, gate, accepted=accepted)
     if status.failed and accepted != "no":
@@ -383,6 +387,19 @@ def _landmark_report(case: _Case, found: Transform) -> dict[str, Any] | None:
     known = check_landmarks(case.case_id, landmarks, he=case.he, ihc=case.ihc, ihc_from_he=against)
     error = landmark_error(found, landmarks.he_px0, landmarks.ihc_px0, ihc_size_px0=case.ihc.size_px0)
     return {**error, "notes": known}
+
+
+def _with_leads(pieces: Pieces, judge: Judge, found: Transform) -> Pieces:
+    """The pieces with the lead of each large one of the H&E; of a single one it would be that of the whole."""
+    matched = [piece for piece in pieces.of("he") if piece.role == "matched"]
+    least = PIECE_FRAC * sum(piece.area_mm2 for piece in matched)
+    large = [piece for piece in matched if piece.area_mm2 >= least]
+    if len(matched) < 2:
+        return pieces
+    _, *leads = judge.piece_leads(found, pieces.he, [piece.number for piece in large])
+    known = {piece.name: lead for piece, lead in zip(large, leads, strict=True) if not math.isnan(lead)}
+    table = tuple(dataclasses.replace(piece, lead=known.get(piece.name)) for piece in pieces.table)
+    return dataclasses.replace(pieces, table=table)
 
 
 def _missing(pieces: Pieces) -> str:

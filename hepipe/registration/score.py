@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from hepipe.geometry import Transform, identity, sample_field
 from hepipe.registration.ncc import Comparison
@@ -80,8 +82,20 @@ class Judge:
 
     def lead(self, transform: Transform) -> float:
         """How much more alike the inner structure is in its place than moved aside; see `structure_lead`."""
+        return self.piece_leads(transform, None)[0]
+
+    def piece_leads(
+        self, transform: Transform, labels: UInt8[np.ndarray, "h w"] | None, numbers: Sequence[int] = ()
+    ) -> list[float]:
+        """`lead` of all tissue, then of each numbered piece of a label map of the H&E picture."""
         comparison, at = self._places(self._fine, transform)
-        return structure_lead(comparison.fixed, np.stack([look(channel, at) for channel in comparison.moving]))
+        seen = np.stack([look(channel, at) for channel in comparison.moving])
+        height, width = comparison.fixed.shape[1:]
+        parts = []
+        if labels is not None:
+            small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+            parts = [small == number for number in numbers]
+        return structure_lead(comparison.fixed, seen, parts)
 
     def shared(self, transform: Transform) -> dict[str, float | None]:
         """`nmi` (1 to 2) and `ncc_od_lp` (-1 to 1) of the low-passed densities over the tissue of either slide.

@@ -8,6 +8,7 @@ when one is moved aside by a few windows, strangers only little.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -68,36 +69,41 @@ def within(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     return np.ascontiguousarray(inner[OUTLINE_PX:-OUTLINE_PX, OUTLINE_PX:-OUTLINE_PX] > 0)
 
 
-def structure_lead(fixed: Float32[np.ndarray, "c h w"], seen: Float32[np.ndarray, "c h w"]) -> float:
+def structure_lead(
+    fixed: Float32[np.ndarray, "c h w"],
+    seen: Float32[np.ndarray, "c h w"],
+    parts: Sequence[Bool[np.ndarray, "h w"]] = (),
+) -> list[float]:
     """How much more alike the inner structure is in place than moved aside: the lead over the best of 16 moves.
 
     Args:
         fixed: Feature channels of the H&E picture, the last its soft tissue mask.
         seen: The same of the IHC picture, seen through the registration.
+        parts: Areas to be looked at on their own.
 
     Returns:
-        Difference of two mean local correlations, -2 to 2; nan where the pictures share too little tissue. Higher is
-        better; partners in their place have more than strangers at any place.
+        Of the whole picture, then of each part: difference of two mean local correlations, -2 to 2; nan where the
+        pictures share too little tissue there. Higher is better; partners in their place have more than strangers at
+        any place.
     """
     area = within(fixed[-1] > 0.5) & within(seen[-1] > 0.5)
     if int(area.sum()) < MIN_PX:
-        return math.nan
+        return [math.nan] * (1 + len(parts))
+    areas = [area, *(area & part for part in parts)]
     windows = [FixedWindows(channel, sigma=STRUCTURE_SIGMA_PX) for channel in fixed]
 
-    def alike(x: float, y: float) -> float:
-        return float(
-            np.mean(
-                [
-                    window.correlation(_aside(channel, x, y))[area].mean()
-                    for window, channel in zip(windows, seen, strict=True)
-                ]
-            )
-        )
+    def alike(x: float, y: float) -> list[float]:
+        maps = [window.correlation(_aside(channel, x, y)) for window, channel in zip(windows, seen, strict=True)]
+        return [
+            float(np.mean([one[area].mean() for one in maps])) if int(area.sum()) >= MIN_PX else math.nan
+            for area in areas
+        ]
 
     turns = np.arange(8) * math.pi / 4
     # The second circle is turned, so that structure of one period cannot meet itself on both.
     moves = [(ASIDE_PX[0], turn) for turn in turns] + [(ASIDE_PX[1], turn + math.pi / 8) for turn in turns]
-    return alike(0.0, 0.0) - max(alike(r * math.cos(turn), r * math.sin(turn)) for r, turn in moves)
+    aside = [alike(r * math.cos(turn), r * math.sin(turn)) for r, turn in moves]
+    return [here - max(away) for here, *away in zip(alike(0.0, 0.0), *aside, strict=True)]
 
 
 def _aside(channel: Float32[np.ndarray, "h w"], x: float, y: float) -> Float32[np.ndarray, "h w"]:

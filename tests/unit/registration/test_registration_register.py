@@ -1,5 +1,6 @@
 import importlib.util
 
+import cv2
 import numpy as np
 import pytest
 from registration_drawing import MPP, as_slides, draw_section, partner, turn
@@ -101,6 +102,21 @@ def test_what_windows_saw_of_a_field_is_not_said_of_a_later_one(section, monkeyp
     assert [step["kept"] for step in result.summary["chain"][-2:]] == [True, True]
     assert ("trust" in result.evidence) is stands
     assert (result.summary["residuals"] is not None) is stands
+
+
+@pytest.mark.parametrize("turned_deg", [0, 120])
+def test_a_piece_that_turned_on_its_own_is_named(turned_deg):
+    pieces = [np.pad(draw_section(seed, side=160), ((0, 0), (20, 20))) for seed in (5, 8)]
+    apart = [turn(turned_deg, side=200) @ turn(0.0, side=200, shift=(0, 20)), np.eye(3)]
+    lying = [
+        cv2.warpAffine(piece, place[:2], (200, 200)) if turned_deg else np.pad(piece, ((0, 40), (0, 0)))
+        for piece, place in zip(pieces, apart, strict=True)
+    ]
+    he = np.vstack([np.pad(piece, ((0, 40), (0, 0))) for piece in pieces])
+    result = register(*as_slides(he, np.vstack(lying)), QUICK, case_id="case")
+    named = "he1 of the H&E slide may have moved apart" in result.status.reason
+    other = "he2 of the H&E slide may have moved apart" in result.status.reason
+    assert (named or other) is bool(turned_deg), (result.status.reason, result.summary["pieces"])
 
 
 def test_landmarks_are_measured_before_and_after(section, tissue_points):

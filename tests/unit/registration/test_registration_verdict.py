@@ -37,6 +37,8 @@ def evidence(similarity=0.5, dice=0.9, stiff=0.4, **known):
         ({"fold_frac": 0.01}, None, "review"),
         ({"unrefined": "skipped: less than 30% of the windows agree"}, None, "review"),
         ({"missing": "piece 3 of the H&E slide is not on the IHC slide"}, None, "review"),
+        ({"leads": {"he1": 0.4, "he2": 0.3}}, None, "ok"),
+        ({"leads": {"he1": 0.4, "he2": 0.02}}, None, "review"),
         ({"residuals": {"n": 9, "kept_frac": 0.9, "p50_um": 0.2, "p90_um": 0.6}}, None, "ok"),
         ({"residuals": {"n": 9, "kept_frac": 0.9, "p50_um": 0.2, "p90_um": 60.0}}, None, "review"),
         ({"residuals": {"n": 9, "kept_frac": 0.1, "p50_um": 0.2, "p90_um": 0.6}}, None, "review"),
@@ -138,7 +140,7 @@ def test_structure_leads_in_its_place_and_not_between_strangers_of_one_outline(s
 
 def test_too_little_tissue_has_no_lead():
     empty = np.zeros((2, 64, 64), np.float32)
-    assert math.isnan(structure_lead(empty, empty))
+    assert math.isnan(structure_lead(empty, empty)[0])
 
 
 def test_the_inner_tissue_leaves_out_the_edge_and_keeps_small_holes():
