@@ -273,7 +273,7 @@ def main() -> None:
     spec = RegistrationSpec.model_validate_json(given.spec)
     if given.fast_mode:
         spec = spec.model_copy(update={"refine": spec.refine.model_copy(update={"mpp": 2.0})})
-    table = Table(spec, given.record)
+    table = Table("registration", spec, str(spec.chain), given.record)
     cases = [Case.at(folder) for folder in given.cases]
     pairs = (
         [] if given.real_data is None else [one for one in landmark_pairs(given.real_data) if given.only in one.name]

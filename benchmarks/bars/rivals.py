@@ -44,9 +44,9 @@ class Rival:
             raise SystemExit(f"--rival {text}: NAME=PYTHON expected, NAME one of {', '.join(PACKAGES)}")
         if not Path(python).exists():
             return cls(name, Path(python), False, "does not run: no such interpreter; see rivals/make_env.sh")
-        version = _says(python, f"import importlib.metadata as m; print(m.version({PACKAGES[name]!r}))")
-        failed, last = _imports(python, name)
-        if not failed:
+        version = version_in(python, PACKAGES[name])
+        last = import_error(python, IMPORTS[name])
+        if last is None:
             return cls(name, Path(python), True, f"version {version}, its defaults")
         if name == "valis" and ("Failed to load weights" in last or "urlopen" in last or "URLError" in last):
             about = f"version {version}, --offline: VGG and RANSAC, for its default weights cannot be fetched here"
@@ -69,12 +69,15 @@ class Rival:
             return np.array([[float(row["x"]), float(row["y"])] for row in csv.DictReader(file)]), ran, ""
 
 
-def _imports(python: str, name: str) -> tuple[bool, str]:
-    done = subprocess.run([python, "-c", IMPORTS[name]], capture_output=True, text=True, check=False)
+def import_error(python: str, statement: str) -> str | None:
+    """The last line of what an interpreter says about an import that fails; None: it works."""
+    done = subprocess.run([python, "-c", statement], capture_output=True, text=True, check=False)
     lines = done.stderr.strip().splitlines()
-    return done.returncode != 0, lines[-1] if lines else ""
+    return None if done.returncode == 0 else lines[-1] if lines else f"exit {done.returncode}"
 
 
-def _says(python: str, code: str) -> str:
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+def version_in(python: str, package: str) -> str:
+    """The version of a package that an interpreter has, or `unknown`."""
+    statement = f"import importlib.metadata as m; print(m.version({package!r}))"
+    done = subprocess.run([python, "-c", statement], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

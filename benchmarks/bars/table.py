@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hepipe.registration_spec import RegistrationSpec
+from hepipe.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Row:
     """One line.
 
     Attributes:
-        data: What was registered.
+        data: What was measured, and on what.
         figures: What came out.
         bar: What was asked for; empty when nothing was.
         reached: None without a bar.
@@ -34,14 +34,23 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows in the order they were measured, printed at once and kept as JSON when asked."""
+    """Rows in the order they were measured, printed at once and kept as JSON when asked.
 
-    spec: RegistrationSpec
+    Attributes:
+        heading: What is measured, before the hash of the settings.
+        spec: The settings.
+        about: After the hash.
+        record: The file of the JSON.
+    """
+
+    heading: str
+    spec: Spec
+    about: str = ""
     record: Path | None = None
     rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        print(f"registration {config_hash(self.spec)}  {self.spec.chain}")
+        print(f"{self.heading} {config_hash(self.spec)}  {self.about}".rstrip())
         print("| data | measured | bar | |\n| --- | --- | --- | --- |", flush=True)
 
     def add(self, data: str, figures: str, bar: str = "", reached: bool | None = None) -> None:
@@ -54,7 +63,7 @@ class Table:
             self.record.write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def config_hash(spec: RegistrationSpec) -> str:
+def config_hash(spec: Spec) -> str:
     """Twelve digits of the SHA-256 of the resolved settings."""
     text = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

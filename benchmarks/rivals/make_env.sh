@@ -1,5 +1,5 @@
 #!/bin/sh
-# An environment of its own for one rival: make_env.sh NAME FOLDER, NAME being deeperhistreg or valis.
+# An environment of its own for one rival: make_env.sh NAME FOLDER, NAME being deeperhistreg, valis, hs2p or vips.
 set -eu
 name=$1
 folder=$2
