@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # The file of a failed case may be missing, so these may not exist.
 SlidePath = Annotated[Path, typer.Option(help="The slide file.")]
+StoreJson = Annotated[str, typer.Option("--store", help="Config section `store` as JSON; {} for its defaults.")]
 Workers = Annotated[int, typer.Option(min=1, help="Threads; the result is the same for any number.")]
 
 
@@ -86,23 +87,25 @@ def tile(
     tiles: OutPath,
     index: OutPath,
     spec: SpecJson = "{}",
+    store_spec: StoreJson = "{}",
     workers: Workers = 1,
 ) -> None:
     """Cut one registered pair into tiles, measured and hashed in one pass."""
     from hepipe.cli.pairs import open_pair
-    from hepipe.config import TilingSpec
+    from hepipe.config import StoreSpec, TilingSpec
     from hepipe.errors import SlideError
     from hepipe.status import failed
-    from hepipe.stores.arrays import TileWriter, read_registered, read_tissue, whole, write_group
+    from hepipe.stores.arrays import read_registered, read_tissue, whole, write_group
     from hepipe.stores.cases import read_checked, read_stains
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import TILES, write_table
+    from hepipe.stores.tiles import TileWriter, discard_partial
     from hepipe.tiling.cut import ARRAYS, cut_case, untrusted_fracs
     from hepipe.tiling.keep import keep_cells
 
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
     record = read_stains(stains)
-    tiling = TilingSpec.model_validate_json(spec)
+    tiling, storing = TilingSpec.model_validate_json(spec), StoreSpec.model_validate_json(store_spec)
     provenance = Provenance(
         artefact="tiles",
         subject=case.case_id,
@@ -126,8 +129,9 @@ def tile(
                 assert registered.ihc_from_he is not None
                 measures, dab_mask = _measures(record, case.section)
                 trust = registered.evidence.get("trust")
-                with whole(tiles) as beside:
-                    store = TileWriter(beside, provenance, mpp=tiling.mpp, tile_px=tiling.tile_px, arrays=ARRAYS)
+                with TileWriter(
+                    tiles, provenance, mpp=tiling.mpp, tile_px=tiling.tile_px, arrays=ARRAYS, spec=storing
+                ) as store:
                     rows = cut_case(
                         he_slide,
                         ihc_slide,
@@ -145,12 +149,14 @@ def tile(
                             cells, trust, masks, grid_um=registered.ihc_from_he.grid_um, he_mpp=he_slide.mpp
                         ),
                     )
-                    store.flush()
-            write_table(rows, index, TILES, provenance)
+                    # The table first: a store in its place is not gone on with.
+                    write_table(rows, index, TILES, provenance)
+                    store.finish()
             typer.echo(f"case {case.case_id}: {len(rows)} tiles")
             return
         except SlideError as error:
             provenance = provenance.model_copy(update={"status": failed("tiling", error.reason)})
+    discard_partial(tiles)
     with whole(tiles) as beside:
         write_group(beside, provenance)
     write_table([], index, TILES, provenance)
@@ -188,22 +194,23 @@ def import_set(
     stains: OutPath,
     spec: SpecJson,
     stains_spec: SpecJson = "{}",
+    store_spec: StoreJson = "{}",
     workers: Workers = 1,
 ) -> None:
     """Bring in a set of paired tiles made elsewhere, measured as our own."""
-    from hepipe.config import ImportSpec, StainsSpec
+    from hepipe.config import ImportSpec, StainsSpec, StoreSpec
     from hepipe.dataset.index import IMPORTED
     from hepipe.importers.aligned import open_aligned
     from hepipe.importers.folder import open_folders
     from hepipe.importers.pairs import import_tiles, sample_pixels
-    from hepipe.stores.arrays import TileWriter, whole
     from hepipe.stores.cases import CaseStains, write_stains
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import TILES, write_table
+    from hepipe.stores.tiles import TileWriter
     from hepipe.tiling.cut import ARRAYS
 
     wanted = ImportSpec.model_validate_json(spec)
-    staining = StainsSpec.model_validate_json(stains_spec)
+    staining, storing = StainsSpec.model_validate_json(stains_spec), StoreSpec.model_validate_json(store_spec)
     found = open_folders(path, wanted) if wanted.kind == "folder" else open_aligned(path, wanted)
     if found.dropped:
         typer.echo(f"{len(found.dropped)} tiles without a partner are left out: {', '.join(found.dropped)}")
@@ -221,11 +228,19 @@ def import_set(
         inputs={"stains": digest(record.model_dump(mode="json"))},
     )
     measures, dab_mask = _measures(record, wanted.section)
-    with whole(tiles) as beside:
-        store = TileWriter(beside, provenance, mpp=wanted.mpp, tile_px=found.tile_px, arrays=ARRAYS)
+    with TileWriter(
+        tiles,
+        provenance,
+        mpp=wanted.mpp,
+        tile_px=found.tile_px,
+        arrays=ARRAYS,
+        spec=storing,
+        key=digest(sorted([pair.tile_id, *pair.stamp] for pair in found.pairs)),
+    ) as store:
         rows = import_tiles(found, wanted, measures=measures, dab_mask=dab_mask, store=store, workers=workers)
-        store.flush()
-    write_table(rows, index, TILES, provenance)
+        # The table first: a store in its place is not gone on with.
+        write_table(rows, index, TILES, provenance)
+        store.finish()
     write_stains(stains, record)
     _say_stains(record)
     typer.echo(f"{len(rows)} tiles of {found.tile_px} px imported")

@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 
 from hepipe.dataset.tiles import viewed
 from hepipe.errors import StoreError
-from hepipe.stores.arrays import TileStore
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import INDEX, read_table
+from hepipe.stores.tiles import TileStore
 
 MAX_NAMED = 5
 
@@ -58,7 +58,7 @@ class PairedTiles:
             StoreError: Tiles on one side only, named; or pictures that cover another area.
         """
         self._virtual = TileStore(virtual, "virtual")
-        predicted = [str(tile) for tile in self._virtual.group.attrs["tile_ids"]]
+        predicted = [str(tile) for tile in self._virtual.attributes["tile_ids"]]
         self._rows = sorted(
             (row for row in read_table(index, INDEX) if row["split"] == split), key=lambda row: row["tile_id"]
         )

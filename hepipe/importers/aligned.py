@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from hepipe.config import ImportSpec
 from hepipe.errors import ConfigError
-from hepipe.importers.files import check_sizes, read_picture, read_size, tiles_below
+from hepipe.importers.files import check_sizes, read_picture, read_size, stamp, tiles_below
 from hepipe.importers.pairs import Pair, TileSet
 
 
@@ -32,6 +32,7 @@ def open_aligned(root: Path, spec: ImportSpec) -> TileSet:
             name=tile.name,
             file_name=tile.path.name,
             read=partial(_halves, tile.path),
+            stamp=stamp(tile.path),
         )
         for tile in found
     ]

@@ -60,6 +60,12 @@ def tiles_below(folder: Path, split: Split | None = None) -> list[Found]:
     return list(found.values())
 
 
+def stamp(*paths: Path) -> tuple[int, ...]:
+    """Size in bytes and time of the last change, in ns, of each file."""
+    found = [path.stat() for path in paths]
+    return tuple(number for one in found for number in (one.st_size, one.st_mtime_ns))
+
+
 def read_size(path: Path) -> tuple[int, int] | str:
     """Width and height of an 8-bit RGB picture, or what is wrong with the file. Its suffix is not looked at."""
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hepipe.config import ImportSpec
 from hepipe.errors import ConfigError
-from hepipe.importers.files import SPLITS, Found, check_sizes, listed, read_picture, read_size, tiles_below
+from hepipe.importers.files import SPLITS, Found, check_sizes, listed, read_picture, read_size, stamp, tiles_below
 from hepipe.importers.pairs import Pair, Pixels, TileSet
 
 
@@ -40,6 +40,7 @@ def open_folders(root: Path, spec: ImportSpec) -> TileSet:
             name=one.name,
             file_name=one.path.name,
             read=partial(_both, one.path, other.path),
+            stamp=stamp(one.path, other.path),
         )
         for one, other in found
     ]

@@ -8,15 +8,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from hepipe.config import ImportSpec, Split
 from hepipe.errors import ConfigError
 from hepipe.importers.files import captured, read_scores
 from hepipe.parallel import in_order
+from hepipe.progress import watched
 from hepipe.stains.estimate import pooled
-from hepipe.stores.arrays import TileWriter
-from hepipe.tiling.cut import DabMask, Measure, Tile, finish_tile, hashes_and_measurements
+from hepipe.stores.tiles import TileWriter
+from hepipe.tiling.cut import DabMask, Encoded, Measure, encoded, finish_tile
 
 WHOLE = {"outside_frac_he": 0.0, "outside_frac_ihc": 0.0}
 """A tile from a file has pixels everywhere; a grid over a slide may reach over its edge."""
@@ -33,12 +33,14 @@ class Pair:
         name: Of the file, with folders below the split, without suffix.
         file_name: Of the (H&E) file, where patterns look for score and case.
         read: Decodes H&E and IHC.
+        stamp: Sizes and times of the files: an import is gone on with while they are the same.
     """
 
     split: Split
     name: str
     file_name: str
     read: Callable[[], Pixels]
+    stamp: tuple[int, ...] = ()
 
     @property
     def tile_id(self) -> str:
@@ -71,7 +73,7 @@ def import_tiles(
     store: TileWriter,
     workers: int = 1,
 ) -> list[dict[str, Any]]:
-    """Tiles into the store and their rows of the tile table, by split and name.
+    """Tiles into the store and their rows of the tile table, by split and name; those that it holds are not read.
 
     Raises:
         ConfigError: A pattern of `spec` does not fit the names, or two tiles get the same id.
@@ -83,23 +85,23 @@ def import_tiles(
         raise ConfigError(f"import: the same name in folder {spec.split} and outside of it: {', '.join(twice[:20])}")
     scores = read_scores([pair.file_name for pair in pairs], spec.score_pattern)
     cases = captured([pair.file_name for pair in pairs], spec.case_pattern, "case_pattern")
-    rows = []
+    begun = len(store.rows)
 
-    def read(pair: Pair) -> Tile:
-        return finish_tile(*pair.read(), spec.mpp, measures, dab_mask, WHOLE)
+    def read(pair: Pair) -> tuple[Encoded, float]:
+        tile = finish_tile(*pair.read(), spec.mpp, measures, dab_mask, WHOLE)
+        return encoded(tile, store), max(tile.measurements["white_frac_he"], tile.measurements["white_frac_ihc"])
 
     # OpenCV's own threads would only compete with ours.
     cv2.setNumThreads(1)
-    done = in_order(read, pairs, workers=max(1, workers), name="import")
-    for pair, tile in zip(pairs, tqdm(done, "tiles", len(pairs), disable=None, unit="tile"), strict=True):
-        row = store.append(he=tile.he, ihc=tile.ihc, dab_mask=tile.dab_mask)
-        glass = max(tile.measurements["white_frac_he"], tile.measurements["white_frac_ihc"])
-        rows.append(
+    done = in_order(read, pairs[begun:], workers=max(1, workers), name="import")
+    for pair, (tile, glass) in zip(
+        pairs[begun:], watched(done, "tiles", total=len(pairs), unit="tile", start=begun), strict=True
+    ):
+        store.append(
             {
                 "tile_id": pair.tile_id,
                 "case_id": cases[pair.file_name],
                 "patient_id": cases[pair.file_name],
-                "row_in_store": row,
                 "x_px0": None,
                 "y_px0": None,
                 "canvas_x_px0": None,
@@ -112,7 +114,8 @@ def import_tiles(
                 "tissue_frac": 1.0 - glass,
                 "region": "",
                 "place": "inside",
-                **hashes_and_measurements(tile),
-            }
+                **tile.columns,
+            },
+            tile.chunks,
         )
-    return rows
+    return store.rows

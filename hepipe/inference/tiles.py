@@ -12,8 +12,9 @@ from hepipe.inference.sweep import sweep
 from hepipe.models.catalog import Entry
 from hepipe.models.method import Method
 from hepipe.progress import watched
-from hepipe.stores.arrays import TileWriter, whole, write_group
+from hepipe.stores.arrays import whole, write_group
 from hepipe.stores.provenance import Provenance
+from hepipe.stores.tiles import TileWriter, discard_partial
 
 
 def crop_of(entry: Entry, *, side_px: int, wanted_px: int) -> int:
@@ -53,17 +54,26 @@ def predict_split(
     """
     method.to(device)
     method.train(False)
-    with whole(path) as beside:
-        if not tiles.rows:
+    if not tiles.rows:
+        with whole(path) as beside:
             write_group(beside, provenance, mpp=tiles.mpp, tile_px=0, tile_ids=[])
-            return
-        writer = TileWriter(beside, provenance, mpp=tiles.mpp, tile_px=tiles.side_px, arrays={"virtual": 3})
-        writer.group.attrs["tile_ids"] = [row.tile_id for row in tiles.rows]
+        return
+    # Half a prediction is not gone on with: nothing here says that its H&E tiles were these.
+    discard_partial(path)
+    tile_ids = [row.tile_id for row in tiles.rows]
+    with TileWriter(
+        path,
+        provenance,
+        mpp=tiles.mpp,
+        tile_px=tiles.side_px,
+        arrays={"virtual": 3},
+        attributes={"tile_ids": tile_ids},
+    ) as writer:
         starts = range(0, len(tiles), batch_size)
         for start in watched(starts, "predict", total=len(starts), unit="step"):
             places = range(start, min(start + batch_size, len(tiles)))
             he = torch.stack([tensor_from_rgb(tiles.rgb("he", place)) for place in places]).to(device)
-            ids = [tiles.rows[place].tile_id for place in places]
+            ids = tile_ids[places.start : places.stop]
             for virtual in sweep(method, he, ids, crop_px=crop_px, seed=seed):
-                writer.append(virtual=rgb_from_tensor(virtual))
-        writer.flush()
+                writer.add(virtual=rgb_from_tensor(virtual))
+        writer.finish()

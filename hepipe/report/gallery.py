@@ -15,8 +15,8 @@ from hepipe.report.figures import with_outline
 from hepipe.report.gather import DatasetView, RunScores, TestSet
 from hepipe.report.html import Content, Html, figure, fold, image, join, tag
 from hepipe.sheet import SCORES
-from hepipe.stores.arrays import TileStore
 from hepipe.stores.tables import TILES, VERDICTS, read_table
+from hepipe.stores.tiles import TileStore
 
 PERCENTILES = (50, 10, 90)
 N_WORST, N_RANDOM = 2, 2
@@ -98,7 +98,7 @@ def gallery(dataset: DatasetView, tests: TestSet, metric: Metric, runs_folder: M
         for run in shown
     }
     places = {
-        run: {str(tile): at for at, tile in enumerate(store.group.attrs["tile_ids"])} for run, store in virtual.items()
+        run: {str(tile): at for at, tile in enumerate(store.attributes["tile_ids"])} for run, store in virtual.items()
     }
     stores: dict[str, TileStore] = {}
     rows: dict[bool, list[Html]] = {True: [], False: []}

@@ -1,4 +1,4 @@
-"""Zarr layouts on disk: tile stores, masks and transforms, each written whole or not at all.
+"""Zarr layouts on disk: masks and transforms, each written whole or not at all.
 
 Every store is a zarr v3 group whose attribute `hepipe` holds its provenance. A failed case's store has the attribute
 and no arrays.
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import zarr
 from jaxtyping import Bool, UInt8
-from zarr.codecs import ZstdCodec
 
 from hepipe.errors import StoreError
 from hepipe.geometry import Transform
@@ -248,85 +247,3 @@ def read_taken_out(path: Path) -> Bool[np.ndarray, "h w"] | None:
         raise StoreError(f"{path}: maps of different sizes; run find_tissue again")
     taken: np.ndarray = (pieces > 0) & ~used
     return taken
-
-
-# Tiles -----------------------------------------------------------------------------------------------------
-
-
-class TileWriter:
-    """Tiles appended one after the other to a store under `whole`; a shard is written when it is full."""
-
-    def __init__(self, path: Path, provenance: Provenance, *, mpp: float, tile_px: int, arrays: dict[str, int]) -> None:
-        """Open a store.
-
-        Args:
-            path: The folder that `whole` gave.
-            provenance: Stands in the store.
-            mpp: µm per px of its tiles.
-            tile_px: Side of a tile.
-            arrays: Name of each array and its channels; 0 channels is a mask, stored with 1 bit a px.
-        """
-        self.group = write_group(path, provenance, mpp=mpp, tile_px=tile_px)
-        self.tile_px = tile_px
-        self.n_tiles = 0
-        self._waiting: dict[str, list[np.ndarray]] = {name: [] for name in arrays}
-        self._arrays = {}
-        for name, channels in arrays.items():
-            tail = (tile_px, tile_px, channels) if channels else (-(-tile_px * tile_px // 8),)
-            self._arrays[name] = self.group.create_array(
-                name,
-                shape=(0, *tail),
-                chunks=(1, *tail),
-                shards=(TILES_PER_SHARD, *tail),
-                dtype="uint8",
-                compressors=ZstdCodec(level=3),
-            )
-
-    def append(self, **tiles: np.ndarray) -> int:
-        """Add one tile to each array and return its row. Masks are bool (h, w)."""
-        assert tiles.keys() == self._waiting.keys(), (sorted(tiles), sorted(self._waiting))
-        for name, tile in tiles.items():
-            assert tile.shape[:2] == (self.tile_px, self.tile_px), (name, tile.shape)
-            self._waiting[name].append(np.packbits(tile.ravel()) if tile.dtype == bool else tile)
-        self.n_tiles += 1
-        if self.n_tiles % TILES_PER_SHARD == 0:
-            self.flush()
-        return self.n_tiles - 1
-
-    def flush(self) -> None:
-        """Write what waits; call once after the last tile."""
-        for name, tiles in self._waiting.items():
-            if tiles:
-                array = self._arrays[name]
-                start = array.shape[0]
-                array.resize((start + len(tiles), *array.shape[1:]))
-                array[start:] = np.stack(tiles)
-                tiles.clear()
-
-
-class TileStore:
-    """An open tile store: rows by number, any thread."""
-
-    def __init__(self, path: Path, artefact: str = "tiles") -> None:
-        self.path = path
-        self.group, self.provenance = open_group(path, artefact)
-        self.tile_px = int(self.group.attrs.get("tile_px", 0))
-        self.mpp = float(self.group.attrs.get("mpp", 0.0))
-        self._arrays = dict(self.group.arrays())
-
-    def names(self) -> list[str]:
-        """The arrays it holds; none for a failed case."""
-        return sorted(self._arrays)
-
-    def __len__(self) -> int:
-        return max((array.shape[0] for array in self._arrays.values()), default=0)
-
-    def read(self, name: str, row: int) -> UInt8[np.ndarray, "h w 3"]:
-        """One tile of an RGB array; reads one chunk."""
-        return np.asarray(self._arrays[name][row])
-
-    def read_mask(self, name: str, row: int) -> Bool[np.ndarray, "h w"]:
-        """One tile of a mask array."""
-        bits = np.asarray(self._arrays[name][row])
-        side = self.tile_px
-        return np.unpackbits(bits, count=side * side).reshape(side, side).astype(bool)

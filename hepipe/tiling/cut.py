@@ -9,15 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
-from tqdm import tqdm
 
 from hepipe.config import TilingSpec
 from hepipe.geometry import Transform
 from hepipe.parallel import in_order
+from hepipe.progress import watched
 from hepipe.registration.warp import read_warped
 from hepipe.slides.reader import Slide
-from hepipe.stores.arrays import TileWriter, TissueMasks, content_digest
+from hepipe.stores.arrays import TissueMasks, content_digest
 from hepipe.stores.cases import CheckedCase
+from hepipe.stores.tiles import TileWriter
 from hepipe.tiling.grid import Cell, tissue_fracs
 
 Measure = Callable[[np.ndarray, np.ndarray, float], Mapping[str, float]]
@@ -36,6 +37,19 @@ class Tile:
     ihc: UInt8[np.ndarray, "h w 3"]
     dab_mask: Bool[np.ndarray, "h w"]
     measurements: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One cell as the store takes it.
+
+    Attributes:
+        chunks: Of each array.
+        columns: Of the tile table, those that follow from pixels alone.
+    """
+
+    chunks: Mapping[str, bytes]
+    columns: Mapping[str, Any]
 
 
 def untrusted_fracs(
@@ -91,7 +105,7 @@ def cut_case(
         spec: Resolution and side of the tiles.
         measures: Each adds its numbers to a tile's measurements.
         dab_mask: Makes the mask that is stored.
-        store: Takes the tiles.
+        store: Takes the tiles; the first cells are those that it holds already.
         workers: Threads that read and measure.
         untrusted: Of `untrusted_fracs`, one per cell, the measurement `untrusted_frac`; None: there is none.
 
@@ -99,7 +113,7 @@ def cut_case(
         SlideError: `spec.mpp` is finer than a slide, or its pixels do not decode.
     """
 
-    def read(item: tuple[Cell, float | None]) -> Tile:
+    def read(item: tuple[Cell, float | None]) -> Encoded:
         cell, doubt = item
         box = cell.box_px0
         size = (spec.tile_px, spec.tile_px)
@@ -111,22 +125,22 @@ def cut_case(
             "outside_frac_ihc": 1.0 - float(valid.mean()),
             **({} if doubt is None else {"untrusted_frac": doubt}),
         }
-        return finish_tile(he_tile, ihc_tile, spec.mpp, measures, dab_mask, measurements)
+        return encoded(finish_tile(he_tile, ihc_tile, spec.mpp, measures, dab_mask, measurements), store)
 
-    rows = []
+    begun = len(store.rows)
     doubts: Sequence[float | None] = [None] * len(cells) if untrusted is None else untrusted
     work = [(cell, doubt) for (cell, _), doubt in zip(cells, doubts, strict=True)]
     # OpenCV's own threads would only compete with ours.
     cv2.setNumThreads(1)
-    done = in_order(read, work, workers=max(1, workers), name="cut")
-    for (cell, share), tile in zip(cells, tqdm(done, "tiles", len(cells), disable=None, unit="tile"), strict=True):
-        row = store.append(he=tile.he, ihc=tile.ihc, dab_mask=tile.dab_mask)
-        rows.append(
+    done = in_order(read, work[begun:], workers=max(1, workers), name="cut")
+    for (cell, share), tile in zip(
+        cells[begun:], watched(done, "tiles", total=len(cells), unit="tile", start=begun), strict=True
+    ):
+        store.append(
             {
                 "tile_id": f"{case.case_id}/{cell.column}-{cell.row}",
                 "case_id": case.case_id,
                 "patient_id": case.patient_id,
-                "row_in_store": row,
                 "x_px0": int(cell.box_px0.x),
                 "y_px0": int(cell.box_px0.y),
                 "canvas_x_px0": int(cell.box_px0.x) + he.origin_px0[0],
@@ -139,10 +153,11 @@ def cut_case(
                 "tissue_frac": share,
                 "region": cell.region,
                 "place": cell.place,
-                **hashes_and_measurements(tile),
-            }
+                **tile.columns,
+            },
+            tile.chunks,
         )
-    return rows
+    return store.rows
 
 
 def finish_tile(
@@ -162,13 +177,17 @@ def finish_tile(
     return Tile(he, ihc, dab_mask(ihc, mpp), numbers)
 
 
-def hashes_and_measurements(tile: Tile) -> dict[str, Any]:
-    """The columns of the tile table that follow from pixels alone."""
-    return {
-        "he_sha256": content_digest(tile.he),
-        "ihc_sha256": content_digest(tile.ihc),
-        "measurements": {name: float(value) for name, value in sorted(tile.measurements.items())},
+def encoded(tile: Tile, store: TileWriter) -> Encoded:
+    """A tile as the store takes it; the hashes are of the pixels that a reader gets. Any thread."""
+    chunks = {name: store.encode(name, getattr(tile, name)) for name in ARRAYS}
+    hashes = {
+        f"{name}_sha256": content_digest(
+            getattr(tile, name) if store.lossless(name) else store.decode(name, chunks[name])
+        )
+        for name in ("he", "ihc")
     }
+    measured = {name: float(value) for name, value in sorted(tile.measurements.items())}
+    return Encoded(chunks, {**hashes, "measurements": measured})
 
 
 def _inside(cell: Cell, size_px0: tuple[int, int]) -> float:

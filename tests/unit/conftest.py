@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hepipe.stores.arrays import TileWriter, whole
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import INDEX, write_table
+from hepipe.stores.tiles import TileWriter
 
 MakeIndex = Callable[..., Path]
 
@@ -28,10 +28,8 @@ def make_index(tmp_path: Path) -> MakeIndex:
         root = tmp_path / folder
         arrays = {"he": 3, "ihc": 3} | ({"dab_mask": 0} if masks else {})
         rows = []
-        with whole(root / "tiles" / "c.zarr") as beside:
-            writer = TileWriter(
-                beside, Provenance(artefact="tiles", subject="c"), mpp=mpp, tile_px=tile_px, arrays=arrays
-            )
+        made = Provenance(artefact="tiles", subject="c")
+        with TileWriter(root / "tiles" / "c.zarr", made, mpp=mpp, tile_px=tile_px, arrays=arrays) as writer:
             for split, count in counts.items():
                 for number in range(count):
                     colour = random.integers(40, 216, size=3)
@@ -39,7 +37,7 @@ def make_index(tmp_path: Path) -> MakeIndex:
                     tiles = {"he": he, "ihc": 255 - he}
                     if masks:
                         tiles["dab_mask"] = he[..., 0] > colour[0]
-                    row = writer.append(**tiles)
+                    row = writer.add(**tiles)
                     rows.append(
                         {
                             "tile_id": f"{split}/{number:03d}",
@@ -66,7 +64,7 @@ def make_index(tmp_path: Path) -> MakeIndex:
                             "alignment": "aligned",
                         }
                     )
-            writer.flush()
+            writer.finish()
         index = root / "index.parquet"
         write_table(rows, index, INDEX, Provenance(artefact="index", subject="set"))
         return index

@@ -21,10 +21,11 @@ rule tile_case:
     params:
         pair=pair_options,
         spec=section("tiling"),
+        store=section("store"),
     shell:
         "hepipe tile {params.pair} --checked {input.checked} --transform {input.transform}"
         " --tissue {input.tissue} --stains {input.stains} --tiles {output.tiles} --index {output.index}"
-        " --spec {params.spec:q} --workers {threads} > {log} 2>&1"
+        " --spec {params.spec:q} --store {params.store:q} --workers {threads} > {log} 2>&1"
 
 
 rule import_tiles:
@@ -47,6 +48,7 @@ rule import_tiles:
     params:
         spec=import_spec,
         stains=section("stains"),
+        store=section("store"),
     shell:
         "hepipe import --path {input:q} --tiles {output.tiles} --index {output.index} --stains {output.stains}"
-        " --spec {params.spec:q} --stains-spec {params.stains:q} > {log} 2>&1"
+        " --spec {params.spec:q} --stains-spec {params.stains:q} --store {params.store:q} > {log} 2>&1"

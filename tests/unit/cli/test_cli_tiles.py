@@ -12,10 +12,11 @@ from hepipe.config import QualitySpec, StainsSpec, TilingSpec
 from hepipe.dataset.index import read_card
 from hepipe.geometry import identity
 from hepipe.status import failed, review
-from hepipe.stores.arrays import TileStore, write_registered, write_tissue
+from hepipe.stores.arrays import write_registered, write_tissue
 from hepipe.stores.cases import CheckedCase, SlideFacts, read_checked, read_stains, write_checked
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table
+from hepipe.stores.tiles import TileStore
 
 app = typer.Typer()
 register(app)

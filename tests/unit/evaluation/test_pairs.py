@@ -3,9 +3,9 @@ import pytest
 
 from hepipe.errors import StoreError
 from hepipe.evaluation.pairs import PairedTiles
-from hepipe.stores.arrays import TileWriter, whole
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import INDEX, write_table
+from hepipe.stores.tiles import TileWriter
 
 
 def index_row(tile_id, row, split="test"):
@@ -36,13 +36,11 @@ def index_row(tile_id, row, split="test"):
 
 
 def write_store(path, artefact, *, side, mpp, **arrays):
-    with whole(path) as beside:
-        made = Provenance(artefact=artefact, subject="x")
-        writer = TileWriter(beside, made, mpp=mpp, tile_px=side, arrays=dict.fromkeys(arrays, 3))
+    made = Provenance(artefact=artefact, subject="x")
+    with TileWriter(path, made, mpp=mpp, tile_px=side, arrays=dict.fromkeys(arrays, 3)) as writer:
         for row in range(len(next(iter(arrays.values())))):
-            writer.append(**{name: np.full((side, side, 3), values[row], np.uint8) for name, values in arrays.items()})
-        writer.flush()
-        return writer.group
+            writer.add(**{name: np.full((side, side, 3), values[row], np.uint8) for name, values in arrays.items()})
+        writer.finish()
 
 
 @pytest.fixture
@@ -55,13 +53,12 @@ def results(tmp_path):
 
 def predict(results, ids, values, *, side=16, mpp=0.5):
     path = results / "virtual.zarr"
-    with whole(path) as beside:
-        made = Provenance(artefact="virtual", subject="r")
-        writer = TileWriter(beside, made, mpp=mpp, tile_px=side, arrays={"virtual": 3})
-        writer.group.attrs["tile_ids"] = ids
+    made = Provenance(artefact="virtual", subject="r")
+    more = {"tile_ids": ids}
+    with TileWriter(path, made, mpp=mpp, tile_px=side, arrays={"virtual": 3}, attributes=more) as writer:
         for value in values:
-            writer.append(virtual=np.full((side, side, 3), value, np.uint8))
-        writer.flush()
+            writer.add(virtual=np.full((side, side, 3), value, np.uint8))
+        writer.finish()
     return path
 
 

@@ -11,8 +11,8 @@ from hepipe.importers.pairs import import_tiles, sample_pixels
 from hepipe.stains.deconvolution import Separator
 from hepipe.stains.estimate import estimate
 from hepipe.stains.matrices import DAB, HAEMATOXYLIN, stain_matrix
-from hepipe.stores.arrays import TileStore, TileWriter
 from hepipe.stores.provenance import Provenance
+from hepipe.stores.tiles import TileStore, TileWriter
 from hepipe.tiling.cut import ARRAYS
 
 SPEC = ImportSpec(kind="folder", path="x", mpp=0.5)
@@ -165,7 +165,7 @@ def test_imported_tiles_come_into_the_store_with_their_rows(bci, tmp_path):
         store=store,
         workers=2,
     )
-    store.flush()
+    store.finish()
     assert [(row["tile_id"], row["her2_score"], row["source_split"]) for row in rows] == [
         ("test/00002_test_0", "0", "test"),
         ("test/00003_test_3+", "3+", "test"),

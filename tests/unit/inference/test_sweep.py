@@ -11,8 +11,8 @@ from hepipe.inference.blend import starts, weights
 from hepipe.inference.sweep import sweep
 from hepipe.inference.tiles import crop_of, predict_split
 from hepipe.models.catalog import catalog, read_entry
-from hepipe.stores.arrays import TileStore
 from hepipe.stores.provenance import Provenance
+from hepipe.stores.tiles import TileStore
 
 CPU = torch.device("cpu")
 
@@ -119,7 +119,7 @@ def test_virtual_tiles_come_sorted_by_id_whatever_the_batch(make_index, tmp_path
     index = make_index({"train": 2, "test": 3})
     for batch_size in (1, 2, 8):
         store = predict(index, tmp_path / f"v{batch_size}.zarr", batch_size=batch_size)
-        assert store.group.attrs["tile_ids"] == ["test/000", "test/001", "test/002"]
+        assert store.attributes["tile_ids"] == ["test/000", "test/001", "test/002"]
         assert len(store) == 3
         for row in range(3):
             he = TileStore(index.parent / "tiles/c.zarr").read("he", 2 + row)
@@ -128,7 +128,7 @@ def test_virtual_tiles_come_sorted_by_id_whatever_the_batch(make_index, tmp_path
 
 def test_an_empty_split_gives_an_empty_store(make_index, tmp_path):
     store = predict(make_index({"train": 2}), tmp_path / "v.zarr", batch_size=2)
-    assert store.group.attrs["tile_ids"] == []
+    assert store.attributes["tile_ids"] == []
     assert len(store) == 0
 
 

@@ -14,10 +14,11 @@ from hepipe.metrics.catalog import METRICS
 from hepipe.models.resolved import ResolvedRun, write_resolved
 from hepipe.stains.matrices import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from hepipe.status import OK, CaseStatus
-from hepipe.stores.arrays import TileWriter, whole, write_registered
+from hepipe.stores.arrays import write_registered
 from hepipe.stores.cases import CheckedCase, SlideFacts, write_checked
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import HISTORY, INDEX, SCORES, TILES, VERDICTS, write_table
+from hepipe.stores.tiles import TileWriter
 
 SIDE = 48
 MISSING = Networks(
@@ -77,12 +78,12 @@ class Results:
     def _case(self, folder, case_id, score, number, n_tiles, strength):
         made = Provenance(artefact="tiles", subject=case_id)
         rows, verdicts = [], []
-        with whole(folder / "tiles" / f"{case_id}.zarr") as beside:
-            writer = TileWriter(beside, made, mpp=0.5, tile_px=SIDE, arrays={"he": 3, "ihc": 3, "dab_mask": 0})
+        arrays = {"he": 3, "ihc": 3, "dab_mask": 0}
+        with TileWriter(folder / "tiles" / f"{case_id}.zarr", made, mpp=0.5, tile_px=SIDE, arrays=arrays) as writer:
             for at in range(n_tiles):
                 ihc = stained(self.rng, strength * (1 + number))
                 mask = ihc[..., 2] < 140 if strength else np.zeros((SIDE, SIDE), bool)
-                writer.append(he=stained(self.rng, 0.3, EOSIN), ihc=ihc, dab_mask=mask)
+                writer.add(he=stained(self.rng, 0.3, EOSIN), ihc=ihc, dab_mask=mask)
                 keep = at > 0
                 rows.append(self._row(case_id, score, number, at))
                 reason = "" if keep else "blur_he"
@@ -95,7 +96,7 @@ class Results:
                         "alignment": "aligned",
                     }
                 )
-            writer.flush()
+            writer.finish()
         write_table(rows, folder / "tiles" / f"{case_id}.parquet", TILES, made)
         write_table(verdicts, folder / "verdict" / f"{case_id}.parquet", VERDICTS, made)
         chain = [{"step": "affine", "score_before": 0.1, "score_after": 0.5, "kept": True, "note": ""}]
@@ -196,14 +197,13 @@ class Results:
         from hepipe.dataset.tiles import SplitTiles
 
         tiles = SplitTiles(index, "test")
-        with whole(path) as beside:
-            made = Provenance(artefact="virtual", subject=name)
-            writer = TileWriter(beside, made, mpp=0.5, tile_px=SIDE, arrays={"virtual": 3})
-            writer.group.attrs["tile_ids"] = [row.tile_id for row in tiles.rows]
+        made = Provenance(artefact="virtual", subject=name)
+        more = {"tile_ids": [row.tile_id for row in tiles.rows]}
+        with TileWriter(path, made, mpp=0.5, tile_px=SIDE, arrays={"virtual": 3}, attributes=more) as writer:
             for place in range(len(tiles)):
                 drawn = tiles.rgb("ihc", place) + self.rng.normal(0, noise, (SIDE, SIDE, 3))
-                writer.append(virtual=np.clip(drawn, 0, 255).astype(np.uint8))
-            writer.flush()
+                writer.add(virtual=np.clip(drawn, 0, 255).astype(np.uint8))
+            writer.finish()
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import pytest
 from hepipe.config import TilingSpec
 from hepipe.geometry import Transform, identity, translation
 from hepipe.slides.picture import ArraySlide
-from hepipe.stores.arrays import TileStore, TileWriter, TissueMasks
+from hepipe.stores.arrays import TissueMasks
 from hepipe.stores.cases import CheckedCase
 from hepipe.stores.provenance import Provenance
+from hepipe.stores.tiles import TileStore, TileWriter
 from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, untrusted_fracs
 from hepipe.tiling.keep import keep_cells
 from hepipe.tiling.sample import WINDOW_PX, tissue_pixels
@@ -44,7 +45,7 @@ def cut(slides, tmp_path, transform, *, cells, workers=1):
         store=store,
         workers=workers,
     )
-    store.flush()
+    store.finish()
     return rows, TileStore(tmp_path / f"{workers}.zarr")
 
 

@@ -14,8 +14,8 @@ from hepipe.dataset.index import CardSplit, DatasetCard, write_card
 from hepipe.errors import ConfigError, StoreError, WeightsError
 from hepipe.models.finished import build_method, finished_state, read_finished_provenance, read_state
 from hepipe.models.resolved import read_resolved, resolve_run, write_resolved
-from hepipe.stores.arrays import TileStore
 from hepipe.stores.provenance import Provenance
+from hepipe.stores.tiles import TileStore
 from hepipe.training.train import train_run
 
 TRAINING = {"n_steps": 4, "batch_size": 2, "crop_px": 8, "workers": 1, "threads": 1, "log_every": 2}
@@ -163,7 +163,7 @@ def test_the_commands_go_from_a_run_spec_to_virtual_tiles(make_index, tmp_path):
     hepipe("predict", *common, "--split", "test", "--virtual", paths["v.zarr"])
     store = TileStore(folder / "v.zarr", "virtual")
     assert store.names() == ["virtual"]
-    assert store.group.attrs["tile_ids"] == ["test/000", "test/001"]
+    assert store.attributes["tile_ids"] == ["test/000", "test/001"]
     assert store.read("virtual", 0).shape == (16, 16, 3)
     assert "pixel_map" in hepipe("models")
 
