@@ -1,7 +1,7 @@
 """The bars of registration, measured: `hepipe register` against truth, landmarks, known similarities and rivals.
 
     python benchmarks/registration.py [--spec JSON] [--record ROWS.json]
-        [--cases FOLDER …] [--fast-mode] [--tiles]
+        [--cases FOLDER …] [--fast-mode] [--tiles [JSON]]
                                                   folders made by benchmarks/cases.py
         [--real-data FOLDER]                      the public sets: lung lesion 3, rat kidney, two slides on scanners
         [--rival NAME=PYTHON …]                   deeperhistreg, valis: interpreters made by rivals/make_env.sh
@@ -12,9 +12,9 @@ diagonal. Each registration is the command in a process of its own on one thread
 its peak is the resident memory of its largest process. A rival runs right after ours on the same pair. The hash in the
 first line is of the settings in full.
 
-With --tiles each case is also cut and graded by the workflow's commands with their defaults, and a point off by 1 µm or
-more counts as flagged when its tile's class is not aligned, or when it lies in no tile. Without --tiles it counts when
-the registration's own map of trust gives it up.
+With --tiles each case is also cut and graded by the workflow's commands with their defaults, but for what the JSON says
+of tiling, and a point off by 1 µm or more counts as flagged when its tile's class is not aligned, or when it lies in no
+tile. Without --tiles it counts when the registration's own map of trust gives it up.
 
 Settings were chosen on part of this data: the features of the elastic step on the lung and kidney landmarks among
 others, the refinement on pairs made from the texture of CMU-1, the limits of tiles on the drawn pairs of seeds 101 and
@@ -39,13 +39,14 @@ from bars.pairs import LUNG, LUNG_MEAN, Pair, Scans, affine_by_features, best_af
 from bars.rivals import Rival, reached_cpu
 from bars.table import Table
 
+from hepipe.config import TilingSpec
 from hepipe.registration_spec import RegistrationSpec
 from hepipe.slides.open import closing, open_slide
 from hepipe.tissue.otsu import threshold_tissue
 
 
 def measure_cases(
-    table: Table, spec: RegistrationSpec, cases: list[Case], work: Path, *, fast: bool, tiles: bool
+    table: Table, spec: RegistrationSpec, cases: list[Case], work: Path, *, fast: bool, tiling: TilingSpec | None
 ) -> None:
     """Pairs with known truth, and a line over all of a kind."""
     together: dict[str, list[tuple[Case, Errors, float]]] = defaultdict(list)
@@ -62,7 +63,7 @@ def measure_cases(
         per_mm2 = found.ran.cpu_s / case.tissue_mm2
         together[case.kind].append((case, errors, per_mm2))
         text = f"{errors}, {per_mm2:.1f} CPU s/mm² of {case.tissue_mm2:.2f}; {found.says}"
-        flags = flags_of(case, found, out, place) if tiles else None
+        flags = None if tiling is None else flags_of(case, found, out, place, tiling)
         rest = errors.flagged
         if flags is not None:
             text += f"; {flags}"
@@ -248,7 +249,13 @@ def options() -> argparse.Namespace:
     words.add_argument("--record", type=Path, help="rows as JSON")
     words.add_argument("--cases", nargs="*", type=Path, default=[])
     words.add_argument("--fast-mode", action="store_true", help="refine to 2 µm per px, with its own bars")
-    words.add_argument("--tiles", action="store_true", help="cut and grade the cases: are far points in flagged tiles")
+    words.add_argument(
+        "--tiles",
+        nargs="?",
+        const="{}",
+        metavar="JSON",
+        help="cut and grade the cases: are far points in flagged tiles",
+    )
     words.add_argument("--real-data", type=Path)
     words.add_argument("--only", default="", help="of the pairs of --real-data those whose name holds this")
     words.add_argument("--rival", nargs="*", default=[], metavar="NAME=PYTHON")
@@ -273,6 +280,7 @@ def main() -> None:
     spec = RegistrationSpec.model_validate_json(given.spec)
     if given.fast_mode:
         spec = spec.model_copy(update={"refine": spec.refine.model_copy(update={"mpp": 2.0})})
+    tiling = None if given.tiles is None else TilingSpec.model_validate_json(given.tiles)
     table = Table("registration", spec, str(spec.chain), given.record)
     cases = [Case.at(folder) for folder in given.cases]
     pairs = (
@@ -285,7 +293,7 @@ def main() -> None:
             table.add(rival.name, rival.about)
         measure_landmarks(table, spec, pairs, [one for one in rivals if one.works], work)
         measure_scanners(table, spec, scans, work)
-        measure_cases(table, spec, cases, work, fast=given.fast_mode, tiles=given.tiles)
+        measure_cases(table, spec, cases, work, fast=given.fast_mode, tiling=tiling)
         if given.repeat and (cases or pairs):
             if cases:
                 first = (cases[0].name, cases[0].folder / "he.tif", cases[0].folder / "ihc.tif", "", "restained")

@@ -35,6 +35,7 @@ class Flags:
         far: Points off by `FAR_UM` or more.
         flagged: Of these, those in a tile whose class is not aligned, or in no tile: too little tissue.
         without_tile: Of `flagged`, those in no tile.
+        unseen: Of the far points in aligned tiles, those where the IHC slide lost its tissue and shows glass.
         in_aligned: Points that aligned tiles show.
         in_kept: Points of the tiles that pass every filter, weak ones among them: what enters a data set.
         far_kept: Of these, the far ones.
@@ -47,6 +48,7 @@ class Flags:
     far: int
     flagged: int
     without_tile: int
+    unseen: int
     in_aligned: int
     in_kept: int
     far_kept: int
@@ -64,9 +66,10 @@ class Flags:
         """For the table."""
         rest = "no point ≥ 1 µm"
         if self.far:
+            missed = self.far - self.flagged
             rest = (
-                f"{self.share:.1%} of {self.far} points ≥ 1 µm flagged by tile "
-                f"({self.without_tile / self.far:.0%} in no tile)"
+                f"{self.share:.1%} of {self.far} points ≥ 1 µm flagged by tile ({self.without_tile / self.far:.0%} "
+                f"in no tile; of the {missed} others {self.unseen} on tissue that the IHC lost)"
             )
         return (
             f"{rest}, {_below(self.far - self.flagged, self.in_aligned)} < 1 µm in aligned tiles, "
@@ -84,12 +87,13 @@ def together_of(cases: Sequence[Flags]) -> Flags:
     return Flags(**{one.name: sum(getattr(case, one.name) for case in cases) for one in fields(Flags)})
 
 
-def sort_points(points: np.ndarray, far: np.ndarray, tiles: Iterable[GradedTile]) -> Flags:
+def sort_points(points: np.ndarray, far: np.ndarray, lost: np.ndarray, tiles: Iterable[GradedTile]) -> Flags:
     """What the tiles say of points whose error is known.
 
     Args:
         points: (n, 2) x, y in px0 of the H&E slide.
         far: (n,) bool.
+        lost: (n,) bool: glass on the IHC slide.
         tiles: They may overlap: a point that any aligned tile shows is not flagged.
     """
     in_any, in_aligned, in_kept = (np.zeros(len(points), bool) for _ in range(3))
@@ -107,6 +111,7 @@ def sort_points(points: np.ndarray, far: np.ndarray, tiles: Iterable[GradedTile]
         far=int(far.sum()),
         flagged=int((far & ~in_aligned).sum()),
         without_tile=int((far & ~in_any).sum()),
+        unseen=int((far & in_aligned & lost).sum()),
         in_aligned=int(in_aligned.sum()),
         in_kept=int(in_kept.sum()),
         far_kept=int((far & in_kept).sum()),
@@ -117,25 +122,26 @@ def sort_points(points: np.ndarray, far: np.ndarray, tiles: Iterable[GradedTile]
     )
 
 
-def flags_of(case: Case, found: Found, transform: Path, work: Path) -> Flags | str:
-    """Cut and grade the registered case with default settings; or what went wrong.
+def flags_of(case: Case, found: Found, transform: Path, work: Path, tiling: TilingSpec) -> Flags | str:
+    """Cut and grade the registered case; or what went wrong.
 
     Args:
         case: The pair and its truth.
         found: Its registration.
         transform: Where that lies.
         work: The other artefacts are written here; the tiles' pixels do not stay.
+        tiling: All other settings are the defaults.
     """
     if found.registered is None or found.registered.ihc_from_he is None:
         return "no tiles: the registration failed"
-    tiles = grade_tiles(case, transform, work)
+    tiles = grade_tiles(case, transform, work, tiling)
     if isinstance(tiles, str):
         return tiles
     points, error = point_errors(case, found.registered.ihc_from_he)
-    return sort_points(points, error >= FAR_UM, tiles)
+    return sort_points(points, error >= FAR_UM, case.lost(points), tiles)
 
 
-def grade_tiles(case: Case, transform: Path, work: Path) -> list[GradedTile] | str:
+def grade_tiles(case: Case, transform: Path, work: Path, tiling: TilingSpec) -> list[GradedTile] | str:
     """The commands that the workflow's rules run from `check` to `grade`; or the last line of the one that failed."""
     row = {
         "case_id": "case",
@@ -148,12 +154,13 @@ def grade_tiles(case: Case, transform: Path, work: Path) -> list[GradedTile] | s
     }
     pair = ("--he", row["he"], "--ihc", row["ihc"], "--checked", work / "checked.json", "--transform", transform)
     tissue, stains = ("--tissue", work / "tissue.zarr"), ("--stains", work / "stains.json")
+    tiles = ("--tiles", work / "tiles.zarr")
     index, verdict = work / "tiles.parquet", work / "verdict.parquet"
     for words in (
         ("check", "--row", json.dumps(row), "--checked", work / "checked.json", "--private", work / "row.json"),
         ("tissue", *pair, *tissue),
         ("stains", *pair, *tissue, *stains),
-        ("tile", *pair, *tissue, *stains, "--tiles", work / "tiles.zarr", "--index", index),
+        ("tile", *pair, *tissue, *stains, *tiles, "--index", index, "--spec", tiling.model_dump_json()),
         ("grade", "--index", index, "--verdict", verdict),
     ):
         ran = command(*words)
@@ -161,7 +168,7 @@ def grade_tiles(case: Case, transform: Path, work: Path) -> list[GradedTile] | s
             return f"{words[0]}: exit {ran.status}: {ran.last[:160]}"
     shutil.rmtree(work / "tiles.zarr")
     classes = {one["tile_id"]: one for one in read_table(verdict, VERDICTS)}
-    side = TilingSpec().tile_px * TilingSpec().mpp / case.facts["mpp"]
+    side = tiling.tile_px * tiling.mpp / case.facts["mpp"]
     return [
         GradedTile(
             float(one["x_px0"]),

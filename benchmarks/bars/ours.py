@@ -19,6 +19,8 @@ from hepipe.stores.arrays import Registered, read_registered
 
 FAR_UM = 1.0
 """A point that is off by this much is one that the bar wants flagged."""
+LOST = 2
+"""On a case's map of tissue: on the H&E slide alone."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,22 @@ class Case:
 
     def points(self) -> np.ndarray:
         """H&E tissue, lost tissue included, whose true partner is on the IHC slide; px0, on the grid of its map."""
-        group = zarr.open_group(self.folder / "truth.zarr", mode="r")
-        rows, columns = np.nonzero(np.asarray(group["tissue"][:]) > 0)
-        points = (np.stack([columns, rows], axis=1) + 0.5) * (float(group.attrs["tissue_mpp"]) / self.facts["mpp"])
+        tissue, px0 = self._tissue()
+        rows, columns = np.nonzero(tissue > 0)
+        points = (np.stack([columns, rows], axis=1) + 0.5) * px0
         aim = self.truth()(points)
         return points[((aim >= 0) & (aim <= self.facts["ihc_px"])).all(axis=1)]
+
+    def lost(self, points: np.ndarray) -> np.ndarray:
+        """Which of `points` are tissue that the IHC slide lost: glass lies there, whatever the registration says."""
+        tissue, px0 = self._tissue()
+        column, row = np.floor(points / px0).astype(int).T
+        return np.asarray(tissue[row, column] == LOST)
+
+    def _tissue(self) -> tuple[np.ndarray, float]:
+        """The map of the H&E slide's tissue and the side of its px in px0."""
+        group = zarr.open_group(self.folder / "truth.zarr", mode="r")
+        return np.asarray(group["tissue"][:]), float(group.attrs["tissue_mpp"]) / self.facts["mpp"]
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ def test_errors_are_measured_on_tissue_in_micrometres_of_the_ihc(tmp_path):
     case = Case.at(tmp_path)
     # Of 20 columns, 20 px apart, the first two have their partner beside the IHC slide.
     assert len(case.points()) == 10 * 18
+    assert case.lost(case.points()).sum() == 18
     found = Transform(translation(-47.0, 4.0), 0.5, 0.5, np.zeros((2, 20, 20)), 10.0)
     trust = np.ones((20, 20), np.uint8)
     trust[:5] = 0
@@ -98,15 +99,23 @@ def test_far_points_count_as_flagged_in_a_tile_that_is_not_aligned_or_in_none():
     ]
     far = np.zeros(36, bool)
     far[[3, 12, 13, 31]] = True
-    found = sort_points(points, far, tiles)
-    assert (found.far, found.flagged, found.without_tile) == (4, 3, 1)
+    lost = np.zeros(36, bool)
+    lost[[2, 3, 12]] = True
+    found = sort_points(points, far, lost, tiles)
+    assert (found.far, found.flagged, found.without_tile, found.unseen) == (4, 3, 1, 1)
     assert (found.in_aligned, found.in_kept, found.far_kept) == (10, 20, 3)
     assert (found.tiles, found.aligned, found.missed, found.false_alarms) == (3, 1, 1, 1)
     assert found.share == 0.75
-    for words in ("75.0% of 4", "25% in no tile", "90.000% < 1 µm in aligned", "85.000% in kept"):
+    for words in (
+        "75.0% of 4",
+        "25% in no tile",
+        "of the 1 others 1 on",
+        "90.000% < 1 µm in aligned",
+        "85.000% in kept",
+    ):
         assert words in str(found)
 
-    both = together_of([found, sort_points(points, np.zeros(36, bool), tiles)])
+    both = together_of([found, sort_points(points, np.zeros(36, bool), lost, tiles)])
     assert (both.far, both.tiles, both.false_alarms, both.in_aligned) == (4, 6, 3, 20)
 
 
@@ -114,12 +123,42 @@ def test_a_point_that_an_aligned_tile_shows_is_not_flagged_by_one_that_overlaps_
     from bars.flags import GradedTile, sort_points
 
     tiles = [GradedTile(0, 0, 10, aligned=True, keep=True), GradedTile(5, 0, 10, aligned=False, keep=False)]
-    found = sort_points(np.array([[7.0, 5.0], [10.0, 5.0]]), np.array([True, True]), tiles)
+    found = sort_points(np.array([[7.0, 5.0], [10.0, 5.0]]), np.array([True, True]), np.zeros(2, bool), tiles)
     assert (found.flagged, found.without_tile) == (1, 0)
-    nothing = sort_points(np.zeros((0, 2)), np.zeros(0, bool), tiles)
+    nothing = sort_points(np.zeros((0, 2)), np.zeros(0, bool), np.zeros(0, bool), tiles)
     assert nothing.share == 1.0
     assert "no point ≥ 1 µm" in str(nothing)
     assert "none < 1 µm in aligned" in str(nothing)
+
+
+def test_a_stage_that_fails_is_said_and_flags_nothing(tmp_path, monkeypatch):
+    from bars import flags
+    from bars.child import Ran
+    from bars.ours import Case, Found
+
+    from hepipe.config import TilingSpec
+    from hepipe.geometry import Transform, translation
+    from hepipe.stores.arrays import Registered
+    from hepipe.stores.provenance import Provenance
+
+    asked = []
+
+    def stage(*words):
+        asked.append(words[0])
+        return Ran(2 if words[0] == "stains" else 0, 1.0, 1.0, 1.0, "no stain")
+
+    monkeypatch.setattr(flags, "command", stage)
+    case = Case(tmp_path, {"kind": "restained", "mpp": 0.5})
+    made = Provenance(artefact="registered", subject="case")
+    ran = Ran(0, 1.0, 1.0, 1.0, "")
+    lost = Found(Registered(made, None, None, {}), ran)
+    assert flags.flags_of(case, lost, tmp_path / "t.zarr", tmp_path, TilingSpec()) == (
+        "no tiles: the registration failed"
+    )
+    assert asked == []
+    there = Found(Registered(made, Transform(translation(0.0, 0.0), 0.5, 0.5), None, {}), ran)
+    assert flags.flags_of(case, there, tmp_path / "t.zarr", tmp_path, TilingSpec()) == "stains: exit 2: no stain"
+    assert asked == ["check", "tissue", "stains"]
 
 
 def test_points_go_through_deeperhistreg_s_padding_and_resampling():
