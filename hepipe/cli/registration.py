@@ -181,8 +181,9 @@ def picture_case(
     pictures: Annotated[Path, typer.Option(help="Written: a folder of pictures and facts.json.")],
 ) -> None:
     """Draw the pictures of a case that the report shows."""
-    from hepipe.registration.pictures import Tile, draw_case
-    from hepipe.stores.arrays import read_registered, read_tissue
+    from hepipe.registration.grid_picture import Tile
+    from hepipe.registration.pictures import draw_case
+    from hepipe.stores.arrays import read_registered, read_taken_out, read_tissue
     from hepipe.stores.cases import read_checked
     from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table
 
@@ -190,7 +191,8 @@ def picture_case(
     keep = {row["tile_id"]: row["keep"] for row in read_table(verdict, VERDICTS)}
     tile_px = int(read_provenance(index).spec.get("tile_px", 0))
     tiles = [
-        Tile(row["x_px0"], row["y_px0"], tile_px * row["mpp"], keep[row["tile_id"]]) for row in read_table(index, TILES)
+        Tile(row["x_px0"], row["y_px0"], tile_px * row["mpp"], keep[row["tile_id"]], row["region"], row["place"])
+        for row in read_table(index, TILES)
     ]
     with contextlib.ExitStack() as stack:
         fixed, moving = (_open_one(path, facts, case, stack) for path, facts in ((he, case.he), (ihc, case.ihc)))
@@ -202,6 +204,7 @@ def picture_case(
             tissue=read_tissue(tissue),
             tiles=tiles,
             folder=pictures,
+            taken_out=read_taken_out(tissue),
         )
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from hepipe.geometry import Box, Transform, identity
 from hepipe.registration.common import stored_pieces
+from hepipe.registration.grid_picture import Tile, draw_grid
 from hepipe.registration.overlays import draw_deformation, draw_edges, draw_residuals, warp_picture
 from hepipe.registration.overview import Pictures, read_pictures
 from hepipe.registration.piece_pictures import draw_pieces
@@ -28,22 +27,11 @@ MAX_LARGER = 3.0
 """An IHC canvas larger than this many times the H&E's makes the pictures coarser instead of larger."""
 SQUARES = 12
 """Squares of a checkerboard along its longer side."""
-OUTLINE = (20, 60, 200)
-KEPT = (30, 160, 60)
-DROPPED = (210, 40, 40)
+GRID_PX = 1400
+"""Longer side of the picture of the grid, whose tiles are small."""
 N_DETAILS = 4
 DETAIL_PX = 384
 DETAIL_MPP = 1.0
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A square of the grid on the H&E slide."""
-
-    x_px0: int
-    y_px0: int
-    side_um: float
-    keep: bool
 
 
 def draw_case(
@@ -55,12 +43,13 @@ def draw_case(
     tissue: TissueMasks,
     tiles: Sequence[Tile],
     folder: Path,
+    taken_out: Bool[np.ndarray, "th tw"] | None = None,
 ) -> None:
     """Write what can be shown of a case as JPEG, and facts.json, which names what there is.
 
     he, ihc: as scanned. before, after: checkerboards. warped: the IHC in the H&E's frame. edges, deformation,
-    residuals: see `overlays`. detail1_he, detail1_warped, …: places seen near. tissue: with the tiles. Of a pair that
-    failed its verdict the overlays show what was proposed. pieces_he, pieces_ihc: numbered, with their role.
+    residuals: see `overlays`. detail1_he, detail1_warped, …: places seen near. tissue: see `grid_picture`. Of a pair
+    that failed its verdict the overlays show what was proposed. pieces_he, pieces_ihc: numbered, with their role.
 
     Args:
         he: None when it does not open.
@@ -70,6 +59,7 @@ def draw_case(
         tissue: The common tissue; has no mask when that failed.
         tiles: Of the grid on the H&E slide.
         folder: Written whole.
+        taken_out: Tissue of pieces that the other slide has not.
     """
     shown: dict[str, np.ndarray] = {}
     if he is not None:
@@ -92,12 +82,13 @@ def draw_case(
         if ihc is not None:
             shown["pieces_ihc"] = draw_pieces(shown["ihc"], pieces.ihc, pieces.of("ihc"))
     if he is not None and tissue.tissue is not None:
-        shown["tissue"] = draw_grid(shown["he"], he, tissue.tissue, tissue.mpp, tiles)
+        rgb, mpp = he.overview(max_px=GRID_PX)
+        shown["tissue"] = draw_grid(rgb, tissue, tiles, mpp=mpp, level0_mpp=he.mpp, taken_out=taken_out)
     facts = {
         "case_id": case_id,
         "status": tissue.provenance.status.model_dump(mode="json"),
         "registration": {**registered.summary, "spec": registered.provenance.spec},
-        "tiles": {"n": len(tiles), "kept": sum(tile.keep for tile in tiles)},
+        "tiles": {"n": len(tiles), "kept": sum(tile.keep and tile.place == "inside" for tile in tiles)},
         "pictures": sorted(shown),
     }
     with whole(folder) as beside:
@@ -171,31 +162,6 @@ def checker(fixed: UInt8[np.ndarray, "h w 3"], warped: UInt8[np.ndarray, "h w 3"
     board = fixed.copy()
     board[odd] = warped[odd]
     return board
-
-
-def draw_grid(
-    rgb: UInt8[np.ndarray, "h w 3"],
-    he: Slide,
-    tissue: Bool[np.ndarray, "th tw"],
-    tissue_mpp: float,
-    tiles: Sequence[Tile],
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The H&E thumbnail with the tissue's outline and the tiles, kept ones green and dropped ones red."""
-    drawn = rgb.copy()
-    px_from_px0 = rgb.shape[1] / he.size_px0[0]
-    grow = px_from_px0 * tissue_mpp / he.mpp
-    contours, _ = cv2.findContours(tissue.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    lines = [np.rint((line + 0.5) * grow).astype(np.int32) for line in contours]
-    cv2.polylines(drawn, lines, isClosed=True, color=OUTLINE, thickness=1, lineType=cv2.LINE_AA)
-    shade = drawn.copy()
-    for tile in tiles:
-        left, top = round(tile.x_px0 * px_from_px0), round(tile.y_px0 * px_from_px0)
-        side = max(1, round(tile.side_um / he.mpp * px_from_px0))
-        color = KEPT if tile.keep else DROPPED
-        cv2.rectangle(shade, (left, top), (left + side - 1, top + side - 1), color, thickness=-1)
-        cv2.rectangle(drawn, (left, top), (left + side - 1, top + side - 1), color, thickness=1)
-    mixed: np.ndarray = cv2.addWeighted(drawn, 0.85, shade, 0.15, 0)
-    return mixed
 
 
 def save_jpeg(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:

@@ -31,7 +31,7 @@ VIEWS = {
     "deformation": "deformation",
     "residuals": "residual shifts",
     "before": "before registration",
-    "tissue": "common tissue and tiles",
+    "tissue": "common tissue, regions and tiles",
     "pieces_he": "pieces, H&E",
     "pieces_ihc": "pieces, IHC",
     "he": "H&E",
@@ -46,7 +46,7 @@ EXPLAIN = {
     "residuals": "What windows still see after registration. Arrows that agree over an area show a shift that is left; "
     "a grey veil lies where nothing supports the registration.",
     "before": "The slides as they were scanned, corner on corner.",
-    "tissue": "Tissue of both slides with the tiles: kept green, dropped red.",
+    "tissue": "Tissue of both slides, regions and tiles; the legend below says what is what.",
     "pieces_he": "Pieces of tissue by number, with what was made of them.",
     "pieces_ihc": "Pieces of tissue by number, with what was made of them.",
     "he": "As scanned.",

@@ -34,7 +34,7 @@ CASE_LABELS = {
     "ihc": "IHC as scanned",
     "before": "before registration",
     "after": "after registration",
-    "tissue": "tissue and grid: kept green, dropped red",
+    "tissue": "tissue, regions and tiles",
 }
 MAX_TABLE_ROWS = 2000
 MAX_CURVES = 6

@@ -98,7 +98,8 @@ def tissue_fracs(
         return below
 
     inside = area(right, bottom) - area(left, bottom) - area(right, top) + area(left, top)
-    return np.clip(inside / ((right - left) * (bottom - top)), 0.0, 1.0)
+    shares: np.ndarray = np.clip(inside / ((right - left) * (bottom - top)), 0.0, 1.0)
+    return shares
 
 
 def sample_windows(

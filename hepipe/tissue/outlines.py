@@ -14,15 +14,15 @@ from jaxtyping import Bool, Float
 COLORS: Mapping[str, tuple[int, int, int]] = {
     "tissue": (20, 60, 200),
     "taken_out": (110, 110, 110),
-    "tumour": (200, 0, 0),
+    "tumour": (0, 140, 60),
     "invasive": (215, 50, 140),
     "in_situ": (150, 60, 200),
-    "normal": (0, 150, 140),
+    "normal": (0, 170, 210),
     "necrosis": (120, 90, 30),
     "control": (230, 140, 0),
     "exclude": (60, 60, 60),
 }
-"""Of pictures and of the classes in QuPath."""
+"""Of pictures and of the classes in QuPath; none is red, which a picture keeps for dropped tiles."""
 
 Ring = Float[np.ndarray, "_ 2"]
 

@@ -1,5 +1,6 @@
 """A folder in which the whole workflow has run once on four synthetic patients and a sheet with bad slides."""
 
+import json
 import os
 import re
 import subprocess
@@ -40,7 +41,7 @@ CONFIG = {
     "evaluation": {"test_on": {"cohort": "test", "pairs": "test"}},
 }
 
-HEADER = ("case_id", "patient_id", "he", "ihc", "marker", "her2_score", "section", "mpp_he", "mpp_ihc")
+HEADER = ("case_id", "patient_id", "he", "ihc", "marker", "her2_score", "section", "mpp_he", "mpp_ihc", "regions")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,13 @@ def bad_slides(folder: Path) -> list[dict[str, str]]:
     (slides / "letter.svs").write_text("Dear pathologist, this is not a slide.")
     whole = (slides / "case1/ihc.tif").read_bytes()
     (slides / "cut.tif").write_bytes(whole[: len(whole) // 3])
+    ring = [[0, 0], [960, 0], [960, 960], [0, 960], [0, 0]]
+    tumour = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation", "classification": {"name": "Tumor"}},
+    }
+    (slides / "regions.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [tumour]}))
     white = np.full((960, 960, 3), 244, np.uint8)
     cv2.imwrite(str(slides / "white.png"), white)
 
@@ -104,7 +112,7 @@ def bad_slides(folder: Path) -> list[dict[str, str]]:
 
     good = "slides/case1/he.tif", "slides/case1/ihc.tif"
     return [
-        row("good", *good),
+        row("good", *good, regions="slides/regions.geojson"),
         row("letter", good[0], "slides/letter.svs"),
         row("cut", good[0], "slides/cut.tif"),
         row("absent", good[0], "slides/nowhere.svs"),

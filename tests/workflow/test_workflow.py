@@ -3,12 +3,15 @@
 import copy
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import zarr
+
+from hepipe.stores.tables import TILES, read_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,6 +145,27 @@ def test_a_persons_word_on_a_pair_runs_that_pair_again_and_no_other(finished, co
     once = (*own, "landmarks_page", "review", "assemble_dataset", "report")
     assert {rule: planned.get(rule) for rule in once} == dict.fromkeys(once, 1)
     assert set(planned) == set(once)
+
+
+def test_an_edited_outline_runs_the_tissue_of_its_pair_again_and_registers_nothing(finished):
+    outlined = finished.path / "slides/regions.geojson"
+    before = outlined.stat()
+    try:
+        outlined.touch()
+        planned = finished.planned()
+    finally:
+        os.utime(outlined, ns=(before.st_atime_ns, before.st_mtime_ns))
+    own = ("find_tissue", "estimate_stains", "tile_case", "grade_tiles", "picture_case")
+    assert planned == dict.fromkeys((*own, "review", "assemble_dataset", "report"), 1)
+
+
+def test_tissue_and_regions_of_a_pair_are_there_for_qupath(finished):
+    document = json.loads((finished.path / "results/sheet/tissue/good.geojson").read_text())
+    assert [one["properties"]["classification"]["name"] for one in document["features"]] == ["tissue", "tumour"]
+    empty = json.loads((finished.path / "results/sheet/tissue/letter.geojson").read_text())
+    assert empty["features"] == []
+    rows = read_table(finished.path / "results/sheet/tiles/good.parquet", TILES)
+    assert {(row["region"], row["place"]) for row in rows} == {("tumour", "inside")}
 
 
 def test_the_report_leads_to_the_pairs_that_need_a_person(finished):

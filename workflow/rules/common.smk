@@ -72,7 +72,6 @@ def slide_files(wildcards):
         row.he,
         row.ihc,
         *(row.landmarks or "").split(";"),
-        *(row.regions or "").split(";"),
     ]
     return [
         file
@@ -91,6 +90,18 @@ def landmark_option(wildcards):
     """Landmarks of the case, where the sheet names any."""
     landmarks = row_of(wildcards).landmarks
     return f"--landmarks {shlex.quote(landmarks)}" if landmarks else ""
+
+
+def region_file(wildcards):
+    """The regions of a case, if the file is there: only its tissue and what follows depend on them."""
+    regions = row_of(wildcards).regions
+    return [regions] if regions and Path(regions).is_file() else []
+
+
+def region_option(wildcards):
+    """Regions of the case, where the sheet names any."""
+    regions = row_of(wildcards).regions
+    return f"--regions {shlex.quote(regions)}" if regions else ""
 
 
 def section(name):

@@ -2,11 +2,13 @@ import json
 
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 from registration_drawing import MPP, as_slides, draw_section, partner, turn
 from typer.testing import CliRunner
 
 from hepipe.cli import registration as commands
+from hepipe.errors import StoreError
 from hepipe.geometry import Transform, translation
 from hepipe.registration.common import common_tissue
 from hepipe.registration.pictures import checkerboard
@@ -204,3 +206,92 @@ def test_a_failed_registration_keeps_what_it_proposed_for_looking_at(hepipe, cas
     assert registered.ihc_from_he is None
     assert registered.proposed is not None
     assert registered.digest == ""
+
+
+def outlined(folder, name, side):
+    """A QuPath file with one square of `side` px, from (60, 60) of the drawn slide."""
+    low, high = 60, 60 + side
+    ring = [[low, low], [high, low], [high, high], [low, high], [low, low]]
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation", "classification": {"name": name}},
+    }
+    path = folder / f"{name}.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    return path
+
+
+@pytest.fixture
+def registered(hepipe, tmp_path, section):
+    """A pair that lies on itself, registered as it is."""
+    folder = prepare(tmp_path, section, section)
+    still = {"chain": ["identity"], "gate": {"restained": {"min_similarity": -1.0, "min_tissue_dice": 0.0}}}
+    hepipe("register", *slides_of(folder), "--transform", folder / "t.zarr", "--spec", json.dumps(still))
+
+    def tissue(name, *options):
+        hepipe(
+            *("tissue", *slides_of(folder), "--transform", folder / "t.zarr", "--tissue", folder / f"{name}.zarr"),
+            *("--outlines", folder / f"{name}-out.geojson", *options),
+        )
+        return read_tissue(folder / f"{name}.zarr")
+
+    return folder, tissue
+
+
+def test_an_outlined_region_is_in_the_tissue_map_and_an_excluded_one_is_none(registered):
+    folder, tissue = registered
+    plain = tissue("plain")
+    tumour = tissue("tumour", "--regions", outlined(folder, "Tumor", 40))
+    out = tissue("out", "--regions", outlined(folder, "Ignore*", 40))
+    assert plain.regions is None
+    np.testing.assert_array_equal(tumour.tissue, plain.tissue)
+    drawn = tumour.regions == 1
+    assert drawn.sum() == pytest.approx(40**2 * (MPP / tumour.mpp) ** 2, rel=0.1)
+    assert (drawn & plain.tissue).any()
+    np.testing.assert_array_equal(out.tissue, plain.tissue & ~drawn)
+    assert tumour.provenance.inputs["regions"] != out.provenance.inputs["regions"]
+    group, _ = open_group(folder / "tumour.zarr", "tissue")
+    assert [row["region"] for row in group.attrs["summary"]["regions"]["classes"]] == ["tumour"]
+    names = [
+        one["properties"]["classification"]["name"]
+        for one in json.loads((folder / "tumour-out.geojson").read_text())["features"]
+    ]
+    assert names == ["tissue", "tumour"]
+
+
+def test_bad_regions_fail_the_case_not_the_command(registered):
+    folder, tissue = registered
+    for name, options, words in (
+        ("none", ("--regions", folder / "nowhere.geojson"), "regions: there is no such file"),
+        ("class", ("--regions", outlined(folder, "Stroma", 40)), "'Stroma' of feature 1 is not known"),
+    ):
+        status = tissue(name, *options).provenance.status
+        assert (status.state, status.stage) == ("failed", "tissue")
+        assert words in status.reason
+        assert json.loads((folder / f"{name}-out.geojson").read_text())["features"] == []
+
+
+def test_outlines_without_tissue_are_told_as_those_of_another_slide(registered):
+    folder, tissue = registered
+    path = outlined(folder, "Tumor", 40)
+    document = json.loads(path.read_text())
+    document["features"][0]["geometry"]["coordinates"] = [[[0, 0], [12, 0], [12, 12], [0, 12], [0, 0]]]
+    path.write_text(json.dumps(document))
+    status = tissue("glass", "--regions", path).provenance.status
+    assert (status.state, status.stage) == ("failed", "tissue")
+    assert "another slide's file, or not px of level 0" in status.reason
+
+
+def test_a_map_of_tissue_from_a_stranger_is_not_believed(registered):
+    folder, tissue = registered
+    tissue("odd", "--regions", outlined(folder, "Tumor", 40))
+    group = zarr.open_group(folder / "odd.zarr", mode="r+", zarr_format=3)
+    del group["regions"]
+    group.create_array("regions", shape=(3, 3), chunks=(3, 3), dtype="uint8")[:] = 1
+    with pytest.raises(StoreError, match="maps of different sizes"):
+        read_tissue(folder / "odd.zarr")
+    del group["regions"]
+    group.create_array("regions", shape=(9000, 9000), chunks=(3, 3), dtype="uint8")
+    with pytest.raises(StoreError, match="81,000,000 values"):
+        read_tissue(folder / "odd.zarr")
