@@ -6,7 +6,7 @@ import importlib
 
 import typer
 
-MODULES = ("run", "slides", "synth", "registration", "warp", "review", "tiles", "learn", "results", "doctor")
+MODULES = ("run", "slides", "synth", "registration", "warp", "review", "tiles", "store", "learn", "results", "doctor")
 
 
 def register(app: typer.Typer) -> None:

@@ -97,9 +97,10 @@ def tile(
     from hepipe.status import failed
     from hepipe.stores.arrays import read_registered, read_tissue, whole, write_group
     from hepipe.stores.cases import read_checked, read_stains
+    from hepipe.stores.partial import discard_partial
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import TILES, write_table
-    from hepipe.stores.tiles import TileWriter, discard_partial
+    from hepipe.stores.tiles import TileWriter
     from hepipe.tiling.cut import ARRAYS, cut_case, untrusted_fracs
     from hepipe.tiling.keep import keep_cells
 

@@ -13,8 +13,9 @@ from hepipe.models.catalog import Entry
 from hepipe.models.method import Method
 from hepipe.progress import watched
 from hepipe.stores.arrays import whole, write_group
+from hepipe.stores.partial import discard_partial
 from hepipe.stores.provenance import Provenance
-from hepipe.stores.tiles import TileWriter, discard_partial
+from hepipe.stores.tiles import TileWriter
 
 
 def crop_of(entry: Entry, *, side_px: int, wanted_px: int) -> int:

@@ -81,8 +81,7 @@ class Codec:
 
     def chain(self) -> list[Json]:
         """As zarr's metadata names it."""
-        settings = {key: value for key, value in asdict(self).items() if value is not None}  # type: ignore[call-overload]
-        return [{"name": NAME, "configuration": {"codec": self.name, **settings}}]
+        return [{"name": NAME, "configuration": {"codec": self.name, **settings_of(self)}}]
 
 
 @dataclass(frozen=True)
@@ -226,6 +225,17 @@ class Passthrough(Codec):
     colorspace: str | None = None
     name: ClassVar[str] = "passthrough"
 
+    @classmethod
+    def of_jpegs(cls, tile_px: tuple[int, int], *, tables: bytes | None, rgb: bool) -> Passthrough:
+        """How the JPEGs of one level of a slide are read.
+
+        Args:
+            tile_px: Their width and height.
+            tables: Quantisation and Huffman tables that they share; None where each carries its own.
+            rgb: Whether the slide says that they hold RGB; YCbCr otherwise.
+        """
+        return cls(tile_px, base64.b64encode(tables or b"").decode(), "RGB" if rgb else None)
+
     def encode(self, tile: np.ndarray) -> bytes:
         """Pixels cannot be passed through; see `pack`."""
         raise TypeError("pass-through takes the scanner's own JPEGs, not pixels")
@@ -278,7 +288,9 @@ class Passthrough(Codec):
         return (shape[0] // down) * (shape[1] // across)
 
 
-CODECS: Mapping[str, type[Codec]] = {kind.name: kind for kind in (Greendelta, Zstd, Raw, Jxl, Jpeg, Passthrough)}
+def settings_of(codec: Codec) -> Json:
+    """What a codec was made with, by name."""
+    return {key: value for key, value in asdict(codec).items() if value is not None}  # type: ignore[call-overload]
 
 
 def codec_of(chain: object) -> Codec:

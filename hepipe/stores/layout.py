@@ -14,6 +14,8 @@ from hepipe.stores.codecs import Codec, codec_of
 from hepipe.stores.shards import CRC, INDEX_CODECS
 from hepipe.stores.stranger import MAX_METADATA_BYTES
 
+DIGESTS = "sha256"
+"""The group with the digests of all chunks and metadata."""
 MAX_TILE_PX = 8192
 MAX_TILES = 10_000_000
 MAX_SLOTS = 65_536

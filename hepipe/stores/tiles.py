@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import functools
 import hashlib
 import itertools
@@ -15,8 +13,7 @@ import json
 import os
 import re
 import shutil
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -26,9 +23,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from hepipe.config import StoreSpec
-from hepipe.errors import HepipeWarning, StoreError
+from hepipe.errors import StoreError
 from hepipe.stores.codecs import Codec, DamagedChunk, Greendelta, Jpeg, Jxl, Passthrough, Raw, Zstd
 from hepipe.stores.layout import (
+    DIGESTS,
     MAX_TILE_PX,
     ArrayLayout,
     array_metadata,
@@ -38,13 +36,12 @@ from hepipe.stores.layout import (
     read_json,
     tiles_per_shard,
 )
+from hepipe.stores.partial import locked, partial_folder, sync_folder, told, write_synced
 from hepipe.stores.provenance import Provenance, digest
 from hepipe.stores.shards import CRC, ShardReader, ShardWriter, sealed, unsealed
 
 FORMAT = 1
 """Raised when the bytes of a store change: what an older version has begun is not gone on with."""
-DIGESTS = "sha256"
-"""The group with the digests of all chunks and metadata."""
 OPEN_SHARDS = 256
 MASK_CODEC = Zstd(3)
 
@@ -139,7 +136,7 @@ class TileWriter:
         self._partial = partial_folder(path)
         self._store = self._partial / "store"
         self._journal = self._partial / "journal"
-        self._lock = _locked(self._partial)
+        self._lock = locked(self._partial)
         try:
             layouts = {name: layout.metadata() for name, layout in self._layouts.items()}
             self._resume(digest([FORMAT, self._attributes, layouts, key]))
@@ -155,6 +152,10 @@ class TileWriter:
     ) -> None:
         self.close()
 
+    def codec(self, name: str) -> Codec:
+        """What makes bytes of an array's tiles."""
+        return self._layouts[name].codec
+
     def lossless(self, name: str) -> bool:
         """Whether an array gives back the pixels that it is given."""
         return self._layouts[name].codec.lossless
@@ -164,8 +165,14 @@ class TileWriter:
         assert tile.shape[:2] == (self.tile_px, self.tile_px), (name, tile.shape)
         return sealed(self._layouts[name].codec.encode(np.packbits(tile) if tile.dtype == bool else tile))
 
+    def pack(self, name: str, jpegs: Sequence[bytes], *, inside: tuple[int, int] | None = None) -> bytes:
+        """The chunk of a tile of an array that takes the scanner's own JPEGs; see `Passthrough.pack`. Any thread."""
+        codec = self._layouts[name].codec
+        assert isinstance(codec, Passthrough), (name, codec)
+        return sealed(codec.pack(jpegs, shape=(self.tile_px, self.tile_px), inside=inside))
+
     def decode(self, name: str, chunk: bytes) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels that a reader will get of `encode`'s or `sealed`'s chunk. Any thread."""
+        """The pixels that a reader will get of a chunk of `encode` or `pack`. Any thread."""
         out = np.empty(self._layouts[name].shape, np.uint8)
         self._layouts[name].codec.decode(unsealed(chunk), out)
         return out
@@ -175,7 +182,7 @@ class TileWriter:
 
         Args:
             row: What is known of it, of values that JSON has; kept in `rows`.
-            chunks: Of `encode`, or `sealed(passthrough.pack(…))`, one for each array.
+            chunks: Of `encode` or `pack`, one for each array.
 
         Raises:
             StoreError: The disk is full, or fails. What was committed stays for the next writer.
@@ -225,12 +232,12 @@ class TileWriter:
             files["zarr.json"] = as_text(group_metadata(self._attributes))
             files[f"{DIGESTS}/zarr.json"] = _signed(files)
             for name, content in files.items():
-                _write_synced(self._store / name, content)
+                write_synced(self._store / name, content)
             # A store that stood here before goes when the new one is whole.
             if self.path.exists():
                 os.replace(self.path, self._partial / "old")
             os.replace(self._store, self.path)
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
             shutil.rmtree(self._partial, ignore_errors=True)
         self.close()
 
@@ -246,14 +253,14 @@ class TileWriter:
         number = (len(self.rows) - 1) // self._slots
         sizes = {name: shard.finish() for name, shard in self._open.items()}
         for name in sizes:
-            _sync_folder((self._store / self._layouts[name].key(number)).parent)
+            sync_folder((self._store / self._layouts[name].key(number)).parent)
         count = len(self._waiting)
         entry = {
             "rows": self._waiting,
             "bytes": sizes,
             "sha256": {name: digests[-count:] for name, digests in self._digests.items()},
         }
-        _write_synced(self._journal / f"{number:06d}.json", json.dumps(entry, ensure_ascii=False).encode())
+        write_synced(self._journal / f"{number:06d}.json", json.dumps(entry, ensure_ascii=False).encode())
         self._waiting = []
         self._open = {}
 
@@ -264,7 +271,7 @@ class TileWriter:
             if not file.is_file() or file.read_text() != key:
                 shutil.rmtree(self._store, ignore_errors=True)
                 shutil.rmtree(self._journal, ignore_errors=True)
-                _write_synced(file, key.encode())
+                write_synced(file, key.encode())
             self._store.mkdir(exist_ok=True)
             self._journal.mkdir(exist_ok=True)
             for number in itertools.count():
@@ -293,7 +300,7 @@ class TileWriter:
         return True
 
     def _faults(self) -> contextlib.AbstractContextManager[None]:
-        return _told(self.path, self._slots)
+        return told(self.path, self._slots)
 
 
 class TileStore:
@@ -337,6 +344,12 @@ class TileStore:
             raise StoreError(f"{path}: its arrays hold {counts} tiles; run its rule again")
         self._opened = next(_stores)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its digests, and so of all that it holds; empty for a failed case."""
+        file = self.path / DIGESTS / "zarr.json"
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
     def names(self) -> list[str]:
         """The arrays it holds; none for a failed case."""
         return sorted(self.layouts)
@@ -355,7 +368,7 @@ class TileStore:
         Raises:
             StoreError: No such tile, or its bytes are damaged.
         """
-        return self._decoded(name, row, out)
+        return self.decoded(name, row, out)
 
     def read_crop(
         self, name: str, row: int, *, top: int, left: int, out: UInt8[np.ndarray, "h w 3"]
@@ -383,13 +396,14 @@ class TileStore:
     def read_mask(self, name: str, row: int) -> Bool[np.ndarray, "h w"]:
         """One tile of a mask array; raises as `read`."""
         side = self.tile_px
-        return np.unpackbits(self._decoded(name, row), count=side * side).reshape(side, side).astype(bool)
+        return np.unpackbits(self.decoded(name, row), count=side * side).reshape(side, side).astype(bool)
 
     def chunk(self, name: str, row: int) -> bytes:
         """The bytes of one tile as its codec wrote them; raises as `read`."""
         return self._bytes(name, row).tobytes()
 
-    def _decoded(self, name: str, row: int, out: np.ndarray | None = None) -> np.ndarray:
+    def decoded(self, name: str, row: int, out: np.ndarray | None = None) -> np.ndarray:
+        """What the codec gives for one tile of any array: a mask has 8 px a byte; raises as `read`."""
         data = self._bytes(name, row)
         layout = self.layouts[name]
         if out is None:
@@ -441,91 +455,6 @@ def _shard(path: Path, slots: int, most: int, store: int) -> ShardReader:
     `store` tells stores apart that stood at the same place one after the other.
     """
     return ShardReader(path, slots=slots, most=most)
-
-
-def partial_folder(path: Path) -> Path:
-    """Where a store grows."""
-    return path.with_name(f".{path.name}.partial")
-
-
-def discard_partial(path: Path) -> None:
-    """Remove what an unfinished writer of this store has left.
-
-    Raises:
-        StoreError: Another process writes it.
-    """
-    partial = partial_folder(path)
-    if partial.exists():
-        lock = _locked(partial)
-        shutil.rmtree(partial, ignore_errors=True)
-        os.close(lock)
-
-
-def _locked(partial: Path) -> int:
-    """A descriptor that holds the lock of a partial store; the system drops it with the process."""
-    while True:
-        with _told(partial, 0):
-            partial.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = os.open(partial / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except FileNotFoundError:
-                # Its writer has just finished, and removed the folder.
-                continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise StoreError(
-                f"{partial}: another process writes this store; wait until it has ended, or end it"
-            ) from None
-        except OSError as error:
-            warnings.warn(
-                f"{partial}: this file system has no locks ({error.strerror}); nothing else may write this store",
-                HepipeWarning,
-                stacklevel=3,
-            )
-            return lock
-        try:
-            if os.stat(partial / "lock").st_ino == os.fstat(lock).st_ino:
-                return lock
-        except FileNotFoundError:
-            pass
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _told(path: Path, slots: int) -> Any:
-    """Errors of the disk as such that say what to do."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        what = "free some, then run the same command again" if full else "see to it, then run the same command again"
-        kept = f": it goes on where it stopped and repeats {slots} tiles at most" if slots else ""
-        raise StoreError(f"{path}: {error.strerror or error}; {what}{kept}") from error
-
-
-def _write_synced(file: Path, content: bytes) -> None:
-    """A file that is whole under its name, whatever happens to the machine."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f"{file.name}.part")
-    with beside.open("wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(beside, file)
-    _sync_folder(file.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    except OSError:
-        # Some network file systems know no fsync of folders.
-        pass
-    finally:
-        os.close(opened)
 
 
 def _signed(files: Mapping[str, bytes]) -> bytes:
