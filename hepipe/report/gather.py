@@ -232,7 +232,7 @@ def _dataset(found: Gathered, name: str, spec: ReportDataset) -> DatasetView:
     cases = [_case(known.get(case_id), case_id) for case_id in wanted]
     if spec.cases == (IMPORTED,) and not cases:
         n_tiles, n_kept = (0, 0) if card is None else (card.n_tiles, card.n_kept)
-        status = review("dataset", "not assembled") if card is None else CaseStatus()
+        status = review("dataset", "not assembled") if card is None else card.provenance.status
         cases.append(CaseView(IMPORTED, None, None, None, n_tiles, n_kept, status))
     reasons: Counter[str] = Counter()
     for part in spec.cases:

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from hepipe.config import SplitsSpec
+from hepipe.dataset.index import IMPORTED, CaseTiles, assemble, write_card
 from hepipe.report.page import RESEARCH_ONLY, write_report
 from hepipe.report.spec import ReportSpec
 from hepipe.status import OK, failed
@@ -109,6 +111,16 @@ def test_an_empty_folder_renders_and_names_what_is_not_there(results, written):
     for words in ("bci: not assembled", "run cut: not configured", "not scored yet"):
         assert words in shown, words
     assert [row["case_id"] for row in rows] == ["imported", "C1"]
+
+
+def test_an_imported_set_of_which_no_tile_passes_is_not_called_ok(results, written):
+    status = failed("quality", "no tile of 3 passes")
+    rows, card = assemble("bci", [CaseTiles(IMPORTED, None, None, None, [], {}, status, {}, "")], SplitsSpec())
+    assert rows == []
+    write_card(results.folder / "bci" / "dataset.json", card)
+    results.spec["datasets"]["bci"] = {"cases": "imported"}
+    _, told, _ = written(results)
+    assert [(row["state"], row["reason"]) for row in told] == [("review", "case imported failed: no tile of 3 passes")]
 
 
 def test_no_run_and_no_data_set_render(results, written):
