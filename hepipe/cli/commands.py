@@ -6,7 +6,20 @@ import importlib
 
 import typer
 
-MODULES = ("run", "slides", "synth", "registration", "warp", "review", "tiles", "store", "learn", "results", "doctor")
+MODULES = (
+    "run",
+    "slides",
+    "synth",
+    "registration",
+    "warp",
+    "review",
+    "tiles",
+    "store",
+    "learn",
+    "cohort",
+    "results",
+    "doctor",
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from hepipe.errors import StoreError
 from hepipe.sheet import SCORES, Score
 from hepipe.status import CaseStatus, review
 from hepipe.stores.arrays import Registered, open_group, read_registered
-from hepipe.stores.cases import read_checked, read_stains
+from hepipe.stores.cases import read_checked, read_stains, write_record
 from hepipe.stores.provenance import Provenance, digest
 from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table
 
@@ -203,10 +202,7 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
 
 def write_card(path: Path, card: DatasetCard) -> None:
     """Store the card whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    write_record(path, card)
 
 
 def read_card(path: Path) -> DatasetCard:

@@ -26,7 +26,7 @@ from hepipe.dataset.batch import Batch
 from hepipe.errors import StoreError
 from hepipe.parallel import in_order
 from hepipe.sheet import SCORES
-from hepipe.stores.tables import INDEX, read_table
+from hepipe.stores.tables import INDEX, read_table, store_beside
 from hepipe.stores.tiles import TileStore
 
 DRAWN_APART = 1
@@ -121,7 +121,7 @@ class SplitTiles:
             Row(row["tile_id"], row["store"], row["row_in_store"], row["marker"], row["her2_score"])
             for row in sorted(rows, key=lambda row: row["tile_id"])
         ]
-        self._folder = index.parent
+        self._index = index
         self._stores = self._opened()
         self._cache: dict[tuple[str, int], np.ndarray] = {}
         self._cache_bytes = self._room = cache_mb * 1_000_000
@@ -190,7 +190,7 @@ class SplitTiles:
         return SCORES.index(row.her2_score)
 
     def _opened(self) -> dict[str, TileStore]:
-        return {name: TileStore(self._folder / name) for name in sorted({row.store for row in self.rows})}
+        return {name: TileStore(store_beside(self._index, name)) for name in sorted({row.store for row in self.rows})}
 
     def _kept(self, key: tuple[str, int], tile: np.ndarray) -> np.ndarray:
         """The tile, which stays in the cache as long as there is room."""

@@ -21,7 +21,7 @@ class SlideFacts(Spec):
     """Properties of one slide that may leave: no name, path, vendor text or date."""
 
     slide_id: str
-    reader: Literal["openslide", "tiffslide", "picture"]
+    reader: Literal["direct", "openslide", "tiffslide", "picture"]
     format: str
     mpp: float
     mpp_from: MppFrom
@@ -31,6 +31,8 @@ class SlideFacts(Spec):
     tissue_mm2: float
     content_sha256: str
     icc_sha256: str | None = None
+    not_direct: str = ""
+    color: str = "as_scanned"
 
 
 class CheckedCase(Spec):
@@ -83,7 +85,7 @@ class CaseStains(Spec):
 
 def write_stains(path: Path, stains: CaseStains) -> None:
     """Store the record whole."""
-    _write(path, stains)
+    write_record(path, stains)
 
 
 def read_stains(path: Path) -> CaseStains:
@@ -97,7 +99,7 @@ def read_stains(path: Path) -> CaseStains:
 
 def write_checked(path: Path, case: CheckedCase) -> None:
     """Store the record whole."""
-    _write(path, case)
+    write_record(path, case)
 
 
 def read_checked(path: Path) -> CheckedCase:
@@ -109,7 +111,8 @@ def read_checked(path: Path) -> CheckedCase:
     return _read(path, CheckedCase, "check_slides")
 
 
-def _write(path: Path, record: Spec) -> None:
+def write_record(path: Path, record: Spec) -> None:
+    """Store any record whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")

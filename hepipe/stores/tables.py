@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +25,8 @@ TILES = pa.schema(
         column("tile_id", pa.string(), "`<case>/<column>-<row>` of the grid; imported: `<split>/<file name>`"),
         column("case_id", pa.string(), "case; null where an imported set does not say", nullable=True),
         column("patient_id", pa.string(), "patient; null where unknown", nullable=True),
-        column("row_in_store", pa.int32(), "index of the tile's chunk in the store"),
+        column("row_in_store", pa.int32(), "index of the tile's chunk in the store; null without pixels", nullable=True),
+        column("problem", pa.string(), "why its pixels cannot be read; empty where they are in the store"),
         column(
             "x_px0", pa.int64(), "left edge, px at level 0 from the corner of the H&E's area of pixels", nullable=True
         ),
@@ -40,8 +41,8 @@ TILES = pa.schema(
         column("tissue_frac", pa.float32(), "share of the tile that is tissue on both slides, 0 to 1"),
         column("region", pa.string(), "outlined class that most of its tissue is in; empty for none"),
         column("place", pa.string(), "inside, or outside of the tumour regions: kept for tests, never trained on"),
-        column("he_sha256", pa.string(), "of the H&E pixels"),
-        column("ihc_sha256", pa.string(), "of the IHC pixels"),
+        column("he_sha256", pa.string(), "of the H&E pixels; null without", nullable=True),
+        column("ihc_sha256", pa.string(), "of the IHC pixels; null without", nullable=True),
         column("measurements", pa.map_(pa.string(), pa.float64()), "raw quality and stain measurements by name"),
     ]
 )
@@ -116,7 +117,13 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, schema: pa.Schema
 
 
 def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The rows of a table.
+    """The rows of a table; arguments and errors as of `read_columns`."""
+    rows: list[dict[str, Any]] = read_columns(path, schema, columns=columns).to_pylist(maps_as_pydicts="strict")
+    return rows
+
+
+def read_columns(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table as it is.
 
     Args:
         path: Of the file.
@@ -132,8 +139,19 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
             f"{path}: columns {', '.join(found.names)} found, {', '.join(schema.names)} expected; "
             "it was written by another version: run the rule again"
         )
-    rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
-    return rows
+    return table
+
+
+def store_beside(index: Path, name: str) -> Path:
+    """The store that an index names, which lies in the index's folder or below it.
+
+    Raises:
+        StoreError: The name leads elsewhere.
+    """
+    named = PurePosixPath(name)
+    if named.is_absolute() or ".." in named.parts or not named.parts:
+        raise StoreError(f"{index}: store {name!r} is not below the folder of the index; assemble the data set again")
+    return index.parent / named
 
 
 def read_provenance(path: Path) -> Provenance:

@@ -1,0 +1,68 @@
+"""Three stores: case a in train, case b in val, and an imported set whose tiles are of case c and of nobody's."""
+
+import numpy as np
+import pytest
+
+from hepipe.stores.provenance import Provenance
+from hepipe.stores.tables import INDEX, write_table
+from hepipe.stores.tiles import TileWriter
+
+COHORT_PX = 16
+
+
+@pytest.fixture
+def make_cohort(tmp_path):
+    """A factory of indices; gives the index and the tiles by id."""
+
+    def make(*, masks=True, folder="set", **changes):
+        random = np.random.default_rng(7)
+        rows, tiles = [], {}
+        plan = {
+            "a": [("a", "p1", "train")] * 5,
+            "b": [("b", "p1", "val")] * 3,
+            "imported": [("c", None, "train"), (None, None, "test"), ("c", None, "test")],
+        }
+        for store, cases in plan.items():
+            arrays = {"he": 3, "ihc": 3} | ({"dab_mask": 0} if masks else {})
+            path = tmp_path / folder / "tiles" / f"{store}.zarr"
+            provenance = Provenance(artefact="tiles", subject=store)
+            with TileWriter(path, provenance, mpp=0.5, tile_px=COHORT_PX, arrays=arrays) as writer:
+                for number, (case_id, patient_id, split) in enumerate(cases):
+                    shape = (COHORT_PX, COHORT_PX, 3)
+                    pixels = {name: random.integers(0, 256, shape, dtype=np.uint8) for name in ("he", "ihc")}
+                    if masks:
+                        pixels["dab_mask"] = pixels["ihc"][..., 0] < 40 * (number + 1)
+                    writer.add(**pixels)
+                    tile_id = f"{store}/{number}"
+                    tiles[tile_id] = pixels
+                    rows.append(
+                        {
+                            **dict.fromkeys(("x_px0", "y_px0", "canvas_x_px0", "canvas_y_px0"), 0),
+                            "tile_id": tile_id,
+                            "case_id": case_id,
+                            "patient_id": patient_id,
+                            "row_in_store": number,
+                            "mpp": 0.5,
+                            "her2_score": None,
+                            "marker": "HER2",
+                            "section": "restained",
+                            "source_split": None,
+                            "tissue_frac": 0.5 + number / 8,
+                            "region": "",
+                            "place": "outside" if tile_id == "a/3" else "inside",
+                            "problem": "",
+                            "he_sha256": f"{number}",
+                            "ihc_sha256": "",
+                            "measurements": {},
+                            "store": f"tiles/{store}.zarr",
+                            "split": split,
+                            "alignment": "aligned",
+                            **changes,
+                        }
+                    )
+                writer.finish()
+        index = tmp_path / folder / "index.parquet"
+        write_table(rows[::-1], index, INDEX, Provenance(artefact="index", subject="set"))
+        return index, tiles
+
+    return make
