@@ -28,11 +28,15 @@ SYNTH_MPP = 0.5
 class SlidesSpec(Spec):
     """How slide files are opened and checked."""
 
-    revision: Literal[1] = 1
-    readers: tuple[Literal["openslide", "tiffslide", "picture"], ...] = Field(
-        ("openslide", "tiffslide", "picture"),
+    revision: Literal[2] = 2
+    readers: tuple[Literal["direct", "openslide", "tiffslide", "picture"], ...] = Field(
+        ("direct", "openslide", "tiffslide", "picture"),
         min_length=1,
-        description="Tried in this order; the one that opened a slide stands in its artefacts.",
+        description="Tried in this order; the one that opened a slide stands in its artefacts. direct: tiles decoded "
+        "here, where their pixels are openslide's.",
+    )
+    icc: Literal["as_scanned", "srgb"] = Field(
+        "as_scanned", description="srgb: pixels are converted as they are read, where a slide carries a profile."
     )
     mpp_tolerance: float = Field(0.01, ge=0, lt=0.2, description="How much finer than level 0 a read may ask.")
     min_tissue_mm2: float = Field(0.05, ge=0, description="A slide with less tissue than this is empty, mm².")

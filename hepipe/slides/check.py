@@ -38,6 +38,8 @@ class SlideFound:
     """What is known of a usable slide, without a name, path, vendor text or date.
 
     Attributes:
+        not_direct: Why the tiles are not decoded directly; empty where they are.
+        color: Whether pixels are read as scanned (and why, where sRGB was asked for) or in sRGB.
         tissue_mm2: Rough area of tissue, from an overview.
         content_sha256: Of the sizes, an overview and the windows that were decoded.
         icc_sha256: Of the colour profile, if there is one.
@@ -54,6 +56,8 @@ class SlideFound:
     tissue_mm2: float
     content_sha256: str
     icc_sha256: str | None
+    not_direct: str
+    color: str
 
 
 def check_slide(path: Path, *, slide_id: str, mpp: GivenMpp, spec: SlidesSpec) -> SlideFound:
@@ -92,6 +96,8 @@ def check_slide(path: Path, *, slide_id: str, mpp: GivenMpp, spec: SlidesSpec) -
             tissue_mm2=round(area_mm2, 4),
             content_sha256=content.hexdigest(),
             icc_sha256=None if icc is None else hashlib.sha256(icc).hexdigest(),
+            not_direct=slide.not_direct,
+            color=slide.color,
         )
     finally:
         slide.close()

@@ -10,7 +10,9 @@ from hepipe.config import SlidesSpec
 from hepipe.errors import SlideError
 from hepipe.geometry import GivenMpp
 from hepipe.slides.picture import NotThisFormat
+from hepipe.slides.pyramid import PyramidSlide
 from hepipe.slides.reader import Slide
+from hepipe.slides.source_tiles import NotDirect
 
 
 def open_slide(
@@ -28,7 +30,7 @@ def open_slide(
         slide_id: `<case>-he` or `<case>-ihc`.
         mpp: µm per px at level 0 from the slide sheet; overrides the file. `unknown`: reads as 1 µm per px.
         spec: Readers in the order they are tried, and the tolerance of reads.
-        reader: The one reader to use, as recorded when the slide was checked.
+        reader: The one reader to use, as recorded when the slide was checked: its pixels are not compared again.
 
     Raises:
         SlideError: Missing, of no known format, not 8-bit RGB, or without a believable pixel size.
@@ -40,9 +42,21 @@ def open_slide(
     if path.stat().st_size == 0:
         raise SlideError(slide_id, "the file is empty; copy it again")
     names = spec.readers if reader is None else (reader,)
+    not_direct = "" if "direct" in names else "not among the readers to try"
     for name in names:
-        with contextlib.suppress(NotThisFormat):
-            return _open_with(name, path, slide_id=slide_id, mpp=mpp, mpp_tolerance=spec.mpp_tolerance)
+        try:
+            slide = _open_with(
+                name, path, slide_id=slide_id, mpp=mpp, mpp_tolerance=spec.mpp_tolerance, compare=reader is None
+            )
+        except NotDirect as error:
+            not_direct = str(error)
+            continue
+        except NotThisFormat:
+            continue
+        slide.not_direct = not_direct
+        if spec.icc == "srgb":
+            slide.convert_to_srgb()
+        return slide
     raise SlideError(slide_id, f"no slide or picture that can be opened (tried {', '.join(names)}); is it damaged?")
 
 
@@ -56,12 +70,18 @@ def closing(*slides: Slide) -> Iterator[None]:
             slide.close()
 
 
-def _open_with(name: str, path: Path, *, slide_id: str, mpp: GivenMpp, mpp_tolerance: float) -> Slide:
+def _open_with(
+    name: str, path: Path, *, slide_id: str, mpp: GivenMpp, mpp_tolerance: float, compare: bool
+) -> PyramidSlide:
     # A reader's libraries are only loaded when its turn comes.
-    if name == "openslide":
-        from hepipe.slides.openslide import open_openslide
+    if name == "direct":
+        from hepipe.slides.parity import open_direct
 
-        return open_openslide(path, slide_id=slide_id, mpp=mpp, mpp_tolerance=mpp_tolerance)
+        return open_direct(path, slide_id=slide_id, mpp=mpp, mpp_tolerance=mpp_tolerance, compare=compare)
+    if name == "openslide":
+        from hepipe.slides.openslide import OpenSlideSlide
+
+        return OpenSlideSlide(path, slide_id=slide_id, mpp=mpp, mpp_tolerance=mpp_tolerance)
     if name == "tiffslide":
         from hepipe.slides.tiff import open_tiff
 

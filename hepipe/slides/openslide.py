@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,30 +22,35 @@ class OpenSlideSlide(PyramidSlide):
 
     reader = "openslide"
 
-    def __init__(
-        self,
-        handle: openslide.OpenSlide,
-        *,
-        slide_id: str,
-        mpp: GivenMpp,
-        ome: tuple[float | None, float | None] = (None, None),
-        mpp_tolerance: float = 0.01,
-    ) -> None:
-        """Take over an open handle.
+    def __init__(self, path: Path, *, slide_id: str, mpp: GivenMpp, mpp_tolerance: float = 0.01) -> None:
+        """Open the file.
 
         Args:
-            handle: It is closed with the slide.
+            path: A slide that openslide knows.
             slide_id: As in the protocol.
             mpp: From the slide sheet; overrides the file.
-            ome: µm per px as OME-XML states it, which wins over the resolution tags.
             mpp_tolerance: How much finer than level 0 a read may ask.
 
         Raises:
-            SlideError: No believable pixel size.
+            NotThisFormat: openslide does not know it, or cannot get past its header.
+            SlideError: No believable pixel size, or samples that are not 8-bit RGB.
         """
-        properties = handle.properties
-        x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-        accepted, source = accept_mpp(slide_id, stated=(x, y) if ome[0] is None else ome, given=mpp)
+        try:
+            handle = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as error:
+            raise NotThisFormat from error
+        try:
+            refuse_other_samples(slide_id, path)
+            properties = handle.properties
+            # What OME-XML states wins over the resolution tags.
+            stated = ome_mpp(path) if properties.get("openslide.vendor") == "generic-tiff" else (None, None)
+            if stated[0] is None:
+                x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+                stated = (x, y)
+            accepted, source = accept_mpp(slide_id, stated=stated, given=mpp)
+        except SlideError:
+            handle.close()
+            raise
         super().__init__(
             slide_id,
             mpp=accepted,
@@ -54,17 +60,26 @@ class OpenSlideSlide(PyramidSlide):
             format=family(properties.get("openslide.vendor")),
             mpp_tolerance=mpp_tolerance,
         )
+        self._path = path
         self._handle = handle
+        self._lock = threading.Lock()
         # openslide places a read by this ratio of sizes; ours is `downsamples`.
-        self._ratios = handle.level_downsamples
+        self.ratios: tuple[float, ...] = handle.level_downsamples
 
     def decode(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
         """A rectangle of a level; openslide interpolates where its level-0 corner is no whole px of the level."""
-        corner = (round(x * self._ratios[level]), round(y * self._ratios[level]))
-        try:
-            return on_white(np.asarray(self._handle.read_region(corner, level, (width, height))))
-        except openslide.OpenSlideError as error:
-            raise SlideError(self.slide_id, "some pixels do not decode; the file is damaged or cut short") from error
+        corner = (round(x * self.ratios[level]), round(y * self.ratios[level]))
+        # A second time, as a damaged tile that another thread met fails all that its handle reads from then on.
+        for is_last in (False, True):
+            handle = self._handle
+            try:
+                return on_white(np.asarray(handle.read_region(corner, level, (width, height))))
+            except openslide.OpenSlideError as error:
+                self._reopen(handle)
+                if is_last:
+                    text = "some pixels do not decode; the file is damaged or cut short"
+                    raise SlideError(self.slide_id, text) from error
+        raise AssertionError("a read returns or raises")
 
     def icc_profile(self) -> bytes | None:
         """The colour profile that openslide finds; None too for one that is none of a known form."""
@@ -78,26 +93,14 @@ class OpenSlideSlide(PyramidSlide):
         """Close the handle."""
         self._handle.close()
 
-
-def open_openslide(path: Path, *, slide_id: str, mpp: GivenMpp, mpp_tolerance: float) -> OpenSlideSlide:
-    """A slide file that openslide knows.
-
-    Raises:
-        NotThisFormat: It does not, or cannot get past the file's header.
-        SlideError: No believable pixel size, or samples that are not 8-bit RGB.
-    """
-    try:
-        handle = openslide.OpenSlide(path)
-    except openslide.OpenSlideError as error:
-        raise NotThisFormat from error
-    try:
-        refuse_other_samples(slide_id, path)
-        is_plain = handle.properties.get("openslide.vendor") == "generic-tiff"
-        ome = ome_mpp(path) if is_plain else (None, None)
-        return OpenSlideSlide(handle, slide_id=slide_id, mpp=mpp, ome=ome, mpp_tolerance=mpp_tolerance)
-    except SlideError:
-        handle.close()
-        raise
+    def _reopen(self, broken: openslide.OpenSlide) -> None:
+        """A new handle in place of one that met damage; that one is closed when no thread reads from it."""
+        with self._lock:
+            if self._handle is broken:
+                try:
+                    self._handle = openslide.OpenSlide(self._path)
+                except openslide.OpenSlideError as error:
+                    raise SlideError(self.slide_id, "the file cannot be opened again") from error
 
 
 def _bounds(handle: openslide.OpenSlide) -> tuple[int, int, int, int] | None:

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 from hepipe.errors import SlideError
 from hepipe.geometry import Box, MppFrom
+from hepipe.slides.color import AS_SCANNED, SRGB, NoConversion, SrgbFrom
 from hepipe.slides.metadata import nominal_downsample
 from hepipe.slides.resample import average_areas
 
@@ -55,6 +56,9 @@ class PyramidSlide(abc.ABC):
         self.level_sizes = tuple(level_sizes)
         self.downsamples = tuple(nominal_downsample((width, height), size) for size in level_sizes)
         self.mpp_tolerance = mpp_tolerance
+        self.not_direct = ""
+        self.color = AS_SCANNED
+        self._srgb: SrgbFrom | None = None
 
     @abc.abstractmethod
     def decode(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -64,6 +68,18 @@ class PyramidSlide(abc.ABC):
             SlideError: The pixels do not decode.
         """
 
+    def decode_into(self, level: int, x: int, y: int, out: UInt8[np.ndarray, "h w 3"]) -> None:
+        """As `decode`, into an array that is there.
+
+        Raises:
+            SlideError: The pixels do not decode.
+        """
+        height, width = out.shape[:2]
+        pixels = self.decode(level, x, y, width, height)
+        if pixels.shape != out.shape:
+            raise SlideError(self.slide_id, "a part of the pixels is missing; copy the file again")
+        out[:] = pixels
+
     @abc.abstractmethod
     def close(self) -> None:
         """Give the file back."""
@@ -72,8 +88,27 @@ class PyramidSlide(abc.ABC):
         """The colour profile that the file carries."""
         return None
 
-    def read(self, box_px0: Box, *, mpp: float, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    def convert_to_srgb(self) -> None:
+        """Convert what `read` and `overview` return, where the file carries a profile; `color` says which it is."""
+        try:
+            self._srgb = SrgbFrom(self.icc_profile())
+            self.color = SRGB
+        except NoConversion as error:
+            self.color = f"{AS_SCANNED}: {error}"
+
+    def read(
+        self,
+        box_px0: Box,
+        *,
+        mpp: float,
+        size: tuple[int, int],
+        out: UInt8[np.ndarray, "h w 3"] | None = None,
+    ) -> UInt8[np.ndarray, "h w 3"]:
         """As in the protocol."""
+        if out is None:
+            out = np.empty((size[1], size[0], 3), np.uint8)
+        elif out.shape != (size[1], size[0], 3):
+            raise ValueError(f"an array of shape {out.shape} for {size[0]} x {size[1]} px")
         if mpp < self.mpp * (1 - self.mpp_tolerance):
             raise SlideError(
                 self.slide_id,
@@ -85,7 +120,8 @@ class PyramidSlide(abc.ABC):
         level = self._level(min(box_px0.width / size[0], box_px0.height / size[1]))
         down = self.downsamples[level]
         box = Box(box_px0.x + self.origin_px0[0], box_px0.y + self.origin_px0[1], box_px0.width, box_px0.height)
-        return self._resample(level, box.scaled(1 / down), size)
+        self._resample(level, box.scaled(1 / down), out)
+        return out
 
     def overview(self, *, max_px: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
         """As in the protocol."""
@@ -112,23 +148,22 @@ class PyramidSlide(abc.ABC):
         finer = [i for i, down in enumerate(self.downsamples) if down <= step_px0 * (1 + self.mpp_tolerance)]
         return max(finer, key=lambda i: self.downsamples[i], default=0)
 
-    def _resample(self, level: int, box: Box, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        """A box in px of a level as `size` px, block by block."""
-        width, height = size
+    def _resample(self, level: int, box: Box, out: UInt8[np.ndarray, "h w 3"]) -> None:
+        """A box in px of a level into an array, block by block."""
+        height, width = out.shape[:2]
+        # What sums of floats leave beside a whole px would cost the fast ways.
+        box = Box(*(_whole_if_near(value) for value in (box.x, box.y, box.width, box.height)))
         step_x, step_y = box.width / width, box.height / height
         columns, rows = (max(1, int(BLOCK_PX / max(step, 1e-6))) for step in (step_x, step_y))
-        out = np.full((height, width, 3), 255, np.uint8)
         for top in range(0, height, rows):
             for left in range(0, width, columns):
-                n_columns, n_rows = min(columns, width - left), min(rows, height - top)
+                block = out[top : top + rows, left : left + columns]
+                n_rows, n_columns = block.shape[:2]
                 part = Box(box.x + left * step_x, box.y + top * step_y, n_columns * step_x, n_rows * step_y)
-                block = self._block(level, part, (n_columns, n_rows))
-                if block is not None:
-                    out[top : top + n_rows, left : left + n_columns] = block
-        return out
+                self._block(level, part, block)
 
-    def _block(self, level: int, box: Box, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"] | None:
-        """One block resampled; None where nothing of the slide lies in it."""
+    def _block(self, level: int, box: Box, out: UInt8[np.ndarray, "h w 3"]) -> None:
+        """One block resampled; white where nothing of the slide lies."""
         level_width, level_height = self.level_sizes[level]
         left, top = int(np.floor(box.x)), int(np.floor(box.y))
         # An edge that rounding has put a hair past a px boundary must not ask for one more px.
@@ -136,15 +171,23 @@ class PyramidSlide(abc.ABC):
         x0, y0 = max(left, 0), max(top, 0)
         x1, y1 = min(right, level_width), min(bottom, level_height)
         if x0 >= x1 or y0 >= y1:
-            return None
-        pixels = self.decode(level, x0, y0, x1 - x0, y1 - y0)
-        if pixels.shape != (y1 - y0, x1 - x0, 3):
-            raise SlideError(self.slide_id, "a part of the pixels is missing; copy the file again")
+            out[:] = 255
+            return
+        height, width = out.shape[:2]
+        as_it_is = (left, top, width, height) == (box.x, box.y, box.width, box.height)
+        pixels = out if as_it_is else np.empty((bottom - top, right - left, 3), np.uint8)
         if (x0, y0, x1, y1) != (left, top, right, bottom):
-            source = np.full((bottom - top, right - left, 3), 255, np.uint8)
-            source[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
-            pixels = source
-        return average_areas(pixels, Box(box.x - left, box.y - top, box.width, box.height), size)
+            pixels[:] = 255
+        inside = pixels[y0 - top : y1 - top, x0 - left : x1 - left]
+        self.decode_into(level, x0, y0, inside)
+        if self._srgb is not None:
+            self._srgb.convert(inside)
+        if not as_it_is:
+            average_areas(pixels, Box(box.x - left, box.y - top, box.width, box.height), out)
+
+
+def _whole_if_near(px: float) -> float:
+    return float(round(px)) if abs(px - round(px)) < 1e-7 else px
 
 
 def on_white(pixels: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:

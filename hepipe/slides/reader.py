@@ -1,6 +1,7 @@
 """The reader contract: what every slide file offers, whatever opens it.
 
-Implementations live beside this file (`openslide.py`, `tiff.py`, `picture.py`); `open_slide` in `open.py` picks one.
+Implementations live beside this file (`direct.py`, `openslide.py`, `tiff.py`, `picture.py`); `open_slide` in `open.py`
+picks one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ class Slide(Protocol):
         size_px0: Width and height at level 0, px, of the area that holds pixels (MRXS bounds applied).
         origin_px0: Where that area starts on the scanner's canvas, px at level 0; (0, 0) for most formats. Boxes count
             from there.
-        reader: `openslide`, `tiffslide` or `picture`.
+        reader: `direct`, `openslide`, `tiffslide` or `picture`.
+        not_direct: Why the tiles are not decoded directly; empty where they are.
+        color: `as_scanned`, with the reason where `srgb` was asked for and cannot be had, or `srgb`.
         mpp_from: Whether the file or the slide sheet says so, or `unknown`.
         format: Family of the file's format, from a closed list.
         downsamples: Px of level 0 per px of each level.
@@ -35,14 +38,24 @@ class Slide(Protocol):
     size_px0: tuple[int, int]
     origin_px0: tuple[int, int]
     reader: str
+    not_direct: str
+    color: str
     mpp_from: MppFrom
     format: str
     downsamples: tuple[float, ...]
 
-    def read(self, box_px0: Box, *, mpp: float, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    def read(
+        self,
+        box_px0: Box,
+        *,
+        mpp: float,
+        size: tuple[int, int],
+        out: UInt8[np.ndarray, "h w 3"] | None = None,
+    ) -> UInt8[np.ndarray, "h w 3"]:
         """The pixels of a box (px0 of this slide, may reach over the edge) as `size` (width, height) px at `mpp`.
 
-        Reads the nearest finer level and averages areas down. What lies outside the slide is white.
+        Reads the nearest finer level and averages areas down. What lies outside the slide is white. With `out` they
+        are written there, and that array comes back: a new one for every tile costs as much as a fifth of the reading.
 
         Raises:
             SlideError: `mpp` finer than level 0 by more than `SlidesSpec.mpp_tolerance`, or undecodable pixels.

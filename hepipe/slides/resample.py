@@ -10,30 +10,29 @@ from scipy import sparse
 from hepipe.geometry import Box
 
 
-def average_areas(source: UInt8[np.ndarray, "h w 3"], box: Box, size: tuple[int, int]) -> UInt8[np.ndarray, "oh ow 3"]:
-    """A rectangle of an array as `size` (width, height) px, each the exact mean over the area it covers.
+def average_areas(source: UInt8[np.ndarray, "h w 3"], box: Box, out: UInt8[np.ndarray, "oh ow 3"]) -> None:
+    """A rectangle of an array into another, each px the exact mean over the area that it covers.
 
     At a scale of 1 with a fractional corner this is linear interpolation.
 
     Args:
         source: Pixels that contain the whole box.
         box: In px of `source`.
-        size: Width and height of the output.
+        out: Is filled.
     """
-    width, height = size
+    height, width = out.shape[:2]
     step_x, step_y = box.width / width, box.height / height
-    if all(float(value).is_integer() for value in (box.x, box.y, step_x, step_y)):
+    if min(step_x, step_y) >= 1 and all(float(v).is_integer() for v in (box.x, box.y, box.width, box.height)):
         part = source[round(box.y) : round(box.bottom), round(box.x) : round(box.right)]
-        if step_x == step_y == 1:
-            return part.copy()
-        # The mean over whole blocks: what the general case gives, several times faster.
-        return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
+        # The same means, several times faster; it has no other corners than whole px.
+        out[:] = part if step_x == step_y == 1 else cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        return
     rows = _shares(box.y, step_y, height, source.shape[0])
     columns = _shares(box.x, step_x, width, source.shape[1])
     tall = (rows @ source.reshape(len(source), -1).astype(np.float32)).reshape(height, -1, 3)
     turned = np.ascontiguousarray(tall.transpose(1, 0, 2)).reshape(source.shape[1], -1)
     mean = (columns @ turned).reshape(width, height, 3).transpose(1, 0, 2)
-    return np.ascontiguousarray(np.clip(np.rint(mean), 0, 255).astype(np.uint8))
+    out[:] = np.clip(np.rint(mean), 0, 255)
 
 
 def _shares(start: float, step: float, n_out: int, n_in: int) -> sparse.csr_array:

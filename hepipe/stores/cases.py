@@ -21,7 +21,7 @@ class SlideFacts(Spec):
     """Properties of one slide that may leave: no name, path, vendor text or date."""
 
     slide_id: str
-    reader: Literal["openslide", "tiffslide", "picture"]
+    reader: Literal["direct", "openslide", "tiffslide", "picture"]
     format: str
     mpp: float
     mpp_from: MppFrom
@@ -31,6 +31,8 @@ class SlideFacts(Spec):
     tissue_mm2: float
     content_sha256: str
     icc_sha256: str | None = None
+    not_direct: str = ""
+    color: str = "as_scanned"
 
 
 class CheckedCase(Spec):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Literal
 
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image
@@ -55,6 +58,90 @@ def write_svs(path: Path, array: np.ndarray, *, text: str, label: np.ndarray, mp
         )
         for name in ("label", "macro"):
             writer.write(label, rowsperstrip=16, description=f"Aperio Image Library\n{name} {text}", **jpeg)
+
+
+def write_coded(
+    path: Path,
+    array: np.ndarray,
+    *,
+    codec: Literal["ycbcr", "rgb", "jpeg2000", "jpeg2000-ycbcr"] = "ycbcr",
+    aperio: bool = False,
+    tile: int = 64,
+    n_levels: int = 3,
+    missing: Collection[int] = (),
+    tag: int | None = None,
+    shared_tables: bool = False,
+) -> None:
+    """A pyramid whose tiles are coded here, at 0.5 µm per px.
+
+    Args:
+        path: To write.
+        array: Level 0.
+        codec: What a tile is: JPEG of YCbCr or RGB samples, or JPEG 2000 as Aperio writes it.
+        aperio: Whether it is an SVS, or a plain TIFF.
+        tile: Its side, px.
+        n_levels: Each half the one before.
+        missing: Tiles of every level that the file leaves out.
+        tag: What the photometric tag says in the end.
+        shared_tables: Whether JPEG tiles have their tables in a tag, as Aperio writes them.
+    """
+    compression, photometric = {
+        "ycbcr": (7, "ycbcr"), "rgb": (7, "ycbcr"), "jpeg2000": (33005, "rgb"), "jpeg2000-ycbcr": (33003, "rgb"),
+    }[codec]  # fmt: skip
+    text = f"Aperio Image Library v12.0\r\n{array.shape[1]}x{array.shape[0]} (64x64) JPEG/RGB Q=70|MPP = 0.5"
+    with tifffile.TiffWriter(path) as writer:
+        for level in range(n_levels):
+            tiles = list(_coded_tiles(array, codec, tile, missing))
+            shared = []
+            if shared_tables:
+                shared = [(347, 7, None, b"\xff\xd8" + _parted(tiles[0])[0] + b"\xff\xd9", True)]
+                tiles = [_parted(data)[1] for data in tiles]
+            writer.write(
+                iter(tiles), extratags=shared, shape=array.shape, dtype="uint8", tile=(tile, tile),
+                compression=compression, photometric=photometric, metadata=None, description=text if aperio else None,
+                subfiletype=0 if aperio or not level else 1, resolution=(20_000, 20_000), resolutionunit="CENTIMETER",
+            )  # fmt: skip
+            array = halves(array)
+    tag = {"rgb": 2}.get(codec) if tag is None else tag
+    if tag is not None:
+        with tifffile.TiffFile(path, mode="r+b") as file:
+            for page in file.pages:
+                page.tags["PhotometricInterpretation"].overwrite(tag)
+
+
+def _coded_tiles(array: np.ndarray, codec: str, side: int, missing: Collection[int]) -> Iterator[bytes]:
+    columns = -(-array.shape[1] // side)
+    for number in range(columns * -(-array.shape[0] // side)):
+        y, x = (side * place for place in divmod(number, columns))
+        part = array[y : y + side, x : x + side]
+        full = np.pad(part, ((0, side - part.shape[0]), (0, side - part.shape[1]), (0, 0)), mode="edge")
+        if number in missing:
+            yield b""
+        elif codec.startswith("jpeg2000"):
+            yield imagecodecs.jpeg2k_encode(full, level=0, codecformat="j2k", mct=codec == "jpeg2000")
+        else:
+            subsampling = {"subsampling": "420"} if codec == "ycbcr" else {}
+            yield imagecodecs.jpeg8_encode(full, level=85, colorspace="rgb", outcolorspace=codec, **subsampling)
+
+
+def _parted(data: bytes) -> tuple[bytes, bytes]:
+    """The tables of a JPEG, and the picture without them and without a word on its colours."""
+    tables, rest, at = b"", data[:2], 2
+    while (marker := data[at : at + 2]) != b"\xff\xda":
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in (b"\xff\xdb", b"\xff\xc4"):
+            tables += data[at:end]
+        elif marker not in (b"\xff\xe0", b"\xff\xee"):
+            rest += data[at:end]
+        at = end
+    return tables, rest + data[at:]
+
+
+def tile_bytes(path: Path, number: int, *, level: int = 0) -> tuple[int, int]:
+    """Where the bytes of a tile lie, and how many they are."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[level]
+        return page.dataoffsets[number], page.databytecounts[number]
 
 
 def write_mrxs(path: Path, tiles: dict[tuple[int, int], np.ndarray], *, across: int, down: int, mpp: float) -> None:

@@ -187,7 +187,7 @@ def test_what_is_no_slide_is_refused_without_its_name(tmp_path: Path):
     (tmp_path / "empty.svs").touch()
     (tmp_path / "DOE_folder.svs").mkdir()
     for name, reason in (
-        ("DOE_JANE.svs", r"no slide or picture that can be opened \(tried openslide, tiffslide, picture\)"),
+        ("DOE_JANE.svs", r"no slide or picture that can be opened \(tried direct, openslide, tiffslide, picture\)"),
         ("DOE_none.svs", "there is no such file; correct its row of the slide sheet"),
         ("DOE_folder.svs", "a folder, not a file"),
         ("empty.svs", "the file is empty"),

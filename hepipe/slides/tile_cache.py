@@ -1,0 +1,149 @@
+"""Decoded tiles of a slide between two reads that each need a part of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+Key = tuple[int, int]
+"""Level, number of the tile."""
+Tile = UInt8[np.ndarray, "h w 3"]
+MAX_FREE = 32
+"""Arrays that wait for the next tile: a new one costs half as much as decoding into it."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """A tile of the cache.
+
+    Attributes:
+        tile: Its pixels.
+        unread: Px that no read has taken yet.
+        users: Reads that copy from it now.
+        is_kept: Whether it is still in the cache.
+    """
+
+    tile: Tile
+    unread: int
+    users: int = 1
+    is_kept: bool = True
+
+
+class TileCache:
+    """Decoded tiles, whichever thread asks; none is decoded twice while it is here.
+
+    A tile is spent when as many px were read as it has: reads along a grid never come back to it, so that what stays
+    of a whole row of a slide is the row of tiles that the next one shares. Of spent tiles a few stay, for reads that
+    overlap.
+
+    Attributes:
+        decoded: How many tiles were decoded so far.
+    """
+
+    def __init__(self, *, max_bytes: int, max_spent_bytes: int) -> None:
+        """Set the bounds: of tiles that are read in part, and of spent ones."""
+        self.decoded = 0
+        self._partly = _Room(max_bytes)
+        self._spent = _Room(max_spent_bytes)
+        self._lock = threading.Lock()
+        self._running: dict[Key, threading.Lock] = {}
+        self._free: list[Tile] = []
+
+    def take(self, key: Key, *, px: int, of: int, decode: Callable[[Key, Tile | None], Tile]) -> Kept:
+        """A tile, not to be written to, which the caller gives back.
+
+        Args:
+            key: Which.
+            px: How many of its px are read now.
+            of: How many px of it lie inside the level.
+            decode: Makes it, in the array given or a new one; what it raises is raised in every thread that waits.
+        """
+        while True:
+            with self._lock:
+                kept = self._partly.pop(key) or self._spent.pop(key)
+                if kept is not None:
+                    kept.unread -= px
+                    kept.users += 1
+                    self._put(key, kept)
+                    return kept
+                other = self._running.get(key)
+                if other is None:
+                    mine = self._running[key] = threading.Lock()
+                    mine.acquire()
+                    spare = self._free.pop() if self._free else None
+                    break
+            with other:
+                pass  # it has ended, or failed: then this thread meets the same error
+        try:
+            kept = Kept(decode(key, spare), of - px)
+        except BaseException:
+            with self._lock:
+                del self._running[key]
+            mine.release()
+            raise
+        with self._lock:
+            self.decoded += 1
+            self._put(key, kept)
+            del self._running[key]
+        mine.release()
+        return kept
+
+    def give_back(self, kept: Kept) -> None:
+        """The caller has copied what it needs."""
+        with self._lock:
+            kept.users -= 1
+            self._recycle(kept)
+
+    def clear(self) -> None:
+        """Forget all tiles."""
+        with self._lock:
+            self._partly.clear()
+            self._spent.clear()
+            self._free.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tiles that are kept."""
+        return self._partly.nbytes + self._spent.nbytes
+
+    def _put(self, key: Key, kept: Kept) -> None:
+        for gone in (self._partly if kept.unread > 0 else self._spent).put(key, kept):
+            gone.is_kept = False
+            self._recycle(gone)
+
+    def _recycle(self, kept: Kept) -> None:
+        if not kept.is_kept and not kept.users and len(self._free) < MAX_FREE:
+            self._free.append(kept.tile)
+
+
+class _Room:
+    """Tiles up to a number of bytes; the one longest unused goes first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.nbytes = 0
+        self._max_bytes = max_bytes
+        self._tiles: OrderedDict[Key, Kept] = OrderedDict()
+
+    def pop(self, key: Key) -> Kept | None:
+        kept = self._tiles.pop(key, None)
+        if kept is not None:
+            self.nbytes -= kept.tile.nbytes
+        return kept
+
+    def put(self, key: Key, kept: Kept) -> Iterator[Kept]:
+        """Add a tile; yields those that had to go."""
+        self._tiles[key] = kept
+        self.nbytes += kept.tile.nbytes
+        while self.nbytes > self._max_bytes:
+            gone = self._tiles.popitem(last=False)[1]
+            self.nbytes -= gone.tile.nbytes
+            yield gone
+
+    def clear(self) -> None:
+        self._tiles.clear()
+        self.nbytes = 0
