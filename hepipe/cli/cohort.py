@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hepipe.cli.options import OutPath
+from hepipe.cli.options import OutPath, SpecJson
 
 cohort_app = typer.Typer(
     no_args_is_help=True, help="Numbers of a whole data set; the same for any number of threads or a cluster."
@@ -64,3 +64,36 @@ def features(index: Index, table: OutPath, split: OneSplit = None, workers: Work
     rows = measured(cohort, Scheduler(workers, at))
     write_table(rows, table, FEATURES, cohort.provenance("cohort_features"))
     typer.echo(f"{cohort.name}: {len(rows)} tiles, {len(NAMES)} features")
+
+
+@cohort_app.command("stain-prior")
+def prior(
+    index: Index,
+    record: OutPath,
+    spec: SpecJson = "{}",
+    split: OneSplit = None,
+    workers: Workers = None,
+    at: Address = None,
+) -> None:
+    """The median over cases of their stain vectors and white points, and what each case brought to it."""
+    from hepipe.config import StainsSpec
+    from hepipe.dataset.cohort import Cohort
+    from hepipe.dataset.schedule import Scheduler
+    from hepipe.dataset.stain_prior import stain_prior
+    from hepipe.errors import ConfigError
+    from hepipe.stores.cases import write_record
+
+    wanted = StainsSpec.model_validate_json(spec)
+    if wanted.vectors == "fixed":
+        raise ConfigError("stains.vectors is fixed, so every case has the same; macenko or vahadane give a prior")
+    cohort = Cohort(index, split=split)
+    found = stain_prior(cohort, Scheduler(workers, at), wanted)
+    write_record(record, found)
+    for name, stains in (("H&E", found.he), ("IHC", found.ihc)):
+        if stains is None:
+            typer.echo(f"{cohort.name}, {name}: no prior, as none of {len(found.cases)} cases has plausible vectors")
+        else:
+            typer.echo(
+                f"{cohort.name}, {name}: vectors of {stains.n_vectors} of {len(found.cases)} cases, "
+                f"which lie {stains.turn_deg[0]:.1f} and {stains.turn_deg[1]:.1f} degrees from it (median)"
+            )

@@ -63,7 +63,7 @@ class Cohort:
             chunk_mb: Most decoded pixels of a chunk.
 
         Raises:
-            StoreError: No tile, a store that is not there, or tiles of different sizes.
+            StoreError: No tile, a store that is not there, tiles of different sizes or without pixels.
         """
         table = read_columns(index, INDEX, columns=_COLUMNS)
         chosen = pc.field("place") == place
@@ -82,6 +82,8 @@ class Cohort:
         names = [str(name) for name in pc.unique(table["store"]).to_pylist()]
         self._paths = [store_beside(index, name) for name in names]
         self._store = np.asarray(pc.index_in(table["store"], pa.array(names))).astype(np.int32)
+        if table["row_in_store"].null_count:
+            raise StoreError(f"{index}: a kept tile has no pixels; assemble the data set again")
         self._row = np.asarray(table["row_in_store"]).astype(np.int64)
         stores = [_opened(path) for path in self._paths]
         forms = {(store.tile_px, store.mpp) for store in stores}

@@ -7,29 +7,34 @@ from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import INDEX, write_table
 from hepipe.stores.tiles import TileWriter
 
-COHORT_PX = 16
+PLAN = {
+    "a": [("a", "p1", "train")] * 5,
+    "b": [("b", "p1", "val")] * 3,
+    "imported": [("c", None, "train"), (None, None, "test"), ("c", None, "test")],
+}
+"""Store to case, patient and split of each of its tiles."""
+
+
+def noise(random, store, number, stain):
+    """A picture of nothing."""
+    return random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
 
 
 @pytest.fixture
 def make_cohort(tmp_path):
     """A factory of indices; gives the index and the tiles by id."""
 
-    def make(*, masks=True, folder="set", **changes):
+    def make(*, masks=True, folder="set", plan=PLAN, paint=noise, **changes):
         random = np.random.default_rng(7)
         rows, tiles = [], {}
-        plan = {
-            "a": [("a", "p1", "train")] * 5,
-            "b": [("b", "p1", "val")] * 3,
-            "imported": [("c", None, "train"), (None, None, "test"), ("c", None, "test")],
-        }
         for store, cases in plan.items():
             arrays = {"he": 3, "ihc": 3} | ({"dab_mask": 0} if masks else {})
             path = tmp_path / folder / "tiles" / f"{store}.zarr"
             provenance = Provenance(artefact="tiles", subject=store)
-            with TileWriter(path, provenance, mpp=0.5, tile_px=COHORT_PX, arrays=arrays) as writer:
+            tile_px = len(paint(random, store, 0, "he"))
+            with TileWriter(path, provenance, mpp=0.5, tile_px=tile_px, arrays=arrays) as writer:
                 for number, (case_id, patient_id, split) in enumerate(cases):
-                    shape = (COHORT_PX, COHORT_PX, 3)
-                    pixels = {name: random.integers(0, 256, shape, dtype=np.uint8) for name in ("he", "ihc")}
+                    pixels = {stain: paint(random, store, number, stain) for stain in ("he", "ihc")}
                     if masks:
                         pixels["dab_mask"] = pixels["ihc"][..., 0] < 40 * (number + 1)
                     writer.add(**pixels)
@@ -37,6 +42,7 @@ def make_cohort(tmp_path):
                     tiles[tile_id] = pixels
                     rows.append(
                         {
+                            **dict.fromkeys(INDEX.names, ""),
                             **dict.fromkeys(("x_px0", "y_px0", "canvas_x_px0", "canvas_y_px0"), 0),
                             "tile_id": tile_id,
                             "case_id": case_id,
@@ -48,11 +54,9 @@ def make_cohort(tmp_path):
                             "section": "restained",
                             "source_split": None,
                             "tissue_frac": 0.5 + number / 8,
-                            "region": "",
                             "place": "outside" if tile_id == "a/3" else "inside",
                             "problem": "",
                             "he_sha256": f"{number}",
-                            "ihc_sha256": "",
                             "measurements": {},
                             "store": f"tiles/{store}.zarr",
                             "split": split,
