@@ -23,6 +23,10 @@ class SlideError(HepipeError):
         self.reason = reason
 
 
+class PixelError(SlideError):
+    """Some pixels of a slide do not decode; others may."""
+
+
 class RegistrationError(HepipeError):
     """A pair cannot be registered.
 

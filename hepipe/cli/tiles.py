@@ -103,6 +103,7 @@ def tile(
     from hepipe.stores.tiles import TileWriter
     from hepipe.tiling.cut import ARRAYS, cut_case, untrusted_fracs
     from hepipe.tiling.keep import keep_cells
+    from hepipe.tiling.passing import pass_through
 
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
     record = read_stains(stains)
@@ -130,8 +131,21 @@ def tile(
                 assert registered.ihc_from_he is not None
                 measures, dab_mask = _measures(record, case.section)
                 trust = registered.evidence.get("trust")
+                passed = None
+                if storing.codec == "passthrough":
+                    boxes = [cell.box_px0 for cell, _ in cells]
+                    way = pass_through(he_slide, boxes, mpp=tiling.mpp, tile_px=tiling.tile_px)
+                    passed, why_not = (None, way) if isinstance(way, str) else (way, "")
+                    told = {**kept.told, "passthrough": why_not or "the H&E tiles are as they were scanned"}
+                    provenance = provenance.model_copy(update={"told": told})
                 with TileWriter(
-                    tiles, provenance, mpp=tiling.mpp, tile_px=tiling.tile_px, arrays=ARRAYS, spec=storing
+                    tiles,
+                    provenance,
+                    mpp=tiling.mpp,
+                    tile_px=tiling.tile_px,
+                    arrays=ARRAYS,
+                    spec=storing,
+                    passthrough={} if passed is None else {"he": passed.codec},
                 ) as store:
                     rows = cut_case(
                         he_slide,
@@ -149,6 +163,7 @@ def tile(
                         else untrusted_fracs(
                             cells, trust, masks, grid_um=registered.ihc_from_he.grid_um, he_mpp=he_slide.mpp
                         ),
+                        passed=passed,
                     )
                     # The table first: a store in its place is not gone on with.
                     write_table(rows, index, TILES, provenance)

@@ -16,6 +16,8 @@ ORDER = (
     "dab_saturated_frac", "shift_um", "ncc_peak", "beyond", "misaligned", "weak", "aligned",
 )  # fmt: skip
 """What is named first as the reason: causes before what follows from them; H&E before IHC."""
+UNREADABLE = "unreadable"
+"""The reason of a tile whose pixels do not decode."""
 AT_THE_EDGE = 0.98
 """Of the search range: a best place there is only the nearest one to something outside."""
 
@@ -27,8 +29,9 @@ def grade(tiles: Sequence[Mapping[str, Any]], spec: QualitySpec) -> list[dict[st
         ConfigError: A limit on a measurement that the tiles do not have.
     """
     names = sorted(spec.limits, key=_rank)
-    if tiles:
-        known = set(tiles[0]["measurements"])
+    readable = [tile for tile in tiles if not tile["problem"]]
+    if readable:
+        known = set(readable[0]["measurements"])
         unknown = [name for name in names if name not in known]
         if unknown:
             raise ConfigError(
@@ -38,8 +41,11 @@ def grade(tiles: Sequence[Mapping[str, Any]], spec: QualitySpec) -> list[dict[st
     for tile in tiles:
         measured = tile["measurements"]
         aligned = alignment(measured, getattr(spec.alignment, tile["section"]))
-        flags = [name for name in names if not spec.limits[name].passes(measured[name])]
-        flags += [aligned] if aligned in spec.alignment.drop else []
+        if tile["problem"]:
+            flags = [UNREADABLE]
+        else:
+            flags = [name for name in names if not spec.limits[name].passes(measured[name])]
+            flags += [aligned] if aligned in spec.alignment.drop else []
         rows.append(
             {
                 "tile_id": tile["tile_id"],

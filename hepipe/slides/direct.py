@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from hepipe.errors import SlideError
+from hepipe.errors import PixelError
 from hepipe.geometry import GivenMpp
 from hepipe.slides.openslide import OpenSlideSlide
 from hepipe.slides.source_tiles import BrokenTile, NotDirect, may_be_cut_short, read_grids
@@ -85,13 +85,13 @@ class DirectSlide(OpenSlideSlide):
         """The bytes of a tile of `grids[level]` as the scanner wrote them; none for one that the file does not hold.
 
         Raises:
-            SlideError: The file ends before them.
+            PixelError: The file ends before them.
         """
         assert self._file is not None, "the slide is closed"
         try:
             return self.grids[level].read(self._file, number)
         except BrokenTile as error:
-            raise SlideError(self.slide_id, f"a tile of level {level} cannot be read ({error})") from error
+            raise PixelError(self.slide_id, f"a tile of level {level} cannot be read ({error})") from error
 
     def close(self) -> None:
         """Close the file and the handle."""
@@ -113,7 +113,7 @@ class DirectSlide(OpenSlideSlide):
         try:
             grid.decode(data, spare)
         except BrokenTile as error:
-            raise SlideError(self.slide_id, f"a tile of level {level} is damaged ({error})") from error
+            raise PixelError(self.slide_id, f"a tile of level {level} is damaged ({error})") from error
         if grid.codec == "jpeg" and may_be_cut_short(spare):
             row, column = divmod(number, grid.columns)
             x, y = column * grid.tile[0], row * grid.tile[1]

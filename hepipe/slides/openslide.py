@@ -10,7 +10,7 @@ import openslide
 from jaxtyping import UInt8
 from PIL import ImageCms
 
-from hepipe.errors import SlideError
+from hepipe.errors import PixelError, SlideError
 from hepipe.geometry import GivenMpp
 from hepipe.slides.metadata import accept_mpp, family, ome_mpp, refuse_other_samples
 from hepipe.slides.picture import NotThisFormat
@@ -78,7 +78,7 @@ class OpenSlideSlide(PyramidSlide):
                 self._reopen(handle)
                 if is_last:
                     text = "some pixels do not decode; the file is damaged or cut short"
-                    raise SlideError(self.slide_id, text) from error
+                    raise PixelError(self.slide_id, text) from error
         raise AssertionError("a read returns or raises")
 
     def icc_profile(self) -> bytes | None:

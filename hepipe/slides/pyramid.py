@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from hepipe.errors import SlideError
+from hepipe.errors import PixelError, SlideError
 from hepipe.geometry import Box, MppFrom
 from hepipe.slides.color import AS_SCANNED, SRGB, NoConversion, SrgbFrom
 from hepipe.slides.metadata import nominal_downsample
@@ -77,7 +77,7 @@ class PyramidSlide(abc.ABC):
         height, width = out.shape[:2]
         pixels = self.decode(level, x, y, width, height)
         if pixels.shape != out.shape:
-            raise SlideError(self.slide_id, "a part of the pixels is missing; copy the file again")
+            raise PixelError(self.slide_id, "a part of the pixels is missing; copy the file again")
         out[:] = pixels
 
     @abc.abstractmethod

@@ -12,7 +12,7 @@ import tifffile
 import tiffslide
 from jaxtyping import UInt8
 
-from hepipe.errors import SlideError
+from hepipe.errors import PixelError, SlideError
 from hepipe.geometry import GivenMpp
 from hepipe.slides.metadata import accept_mpp, family, ome_mpp, samples_reason
 from hepipe.slides.picture import NotThisFormat
@@ -94,7 +94,7 @@ class TiffSlideSlide(PyramidSlide):
         try:
             pixels = np.asarray(self._handle.zarr_group[str(level)][y : y + height, x : x + width])
         except BROKEN as error:
-            raise SlideError(self.slide_id, "some pixels do not decode; the file is damaged or cut short") from error
+            raise PixelError(self.slide_id, "some pixels do not decode; the file is damaged or cut short") from error
         return on_white(pixels) if pixels.shape[2] == 4 else pixels
 
     def icc_profile(self) -> bytes | None:

@@ -25,7 +25,8 @@ TILES = pa.schema(
         column("tile_id", pa.string(), "`<case>/<column>-<row>` of the grid; imported: `<split>/<file name>`"),
         column("case_id", pa.string(), "case; null where an imported set does not say", nullable=True),
         column("patient_id", pa.string(), "patient; null where unknown", nullable=True),
-        column("row_in_store", pa.int32(), "index of the tile's chunk in the store"),
+        column("row_in_store", pa.int32(), "number of its chunk in the store; null without pixels", nullable=True),
+        column("problem", pa.string(), "why its pixels cannot be read; empty where they are in the store"),
         column(
             "x_px0", pa.int64(), "left edge, px at level 0 from the corner of the H&E's area of pixels", nullable=True
         ),
@@ -40,8 +41,8 @@ TILES = pa.schema(
         column("tissue_frac", pa.float32(), "share of the tile that is tissue on both slides, 0 to 1"),
         column("region", pa.string(), "outlined class that most of its tissue is in; empty for none"),
         column("place", pa.string(), "inside, or outside of the tumour regions: kept for tests, never trained on"),
-        column("he_sha256", pa.string(), "of the H&E pixels"),
-        column("ihc_sha256", pa.string(), "of the IHC pixels"),
+        column("he_sha256", pa.string(), "of the H&E pixels; null without", nullable=True),
+        column("ihc_sha256", pa.string(), "of the IHC pixels; null without", nullable=True),
         column("measurements", pa.map_(pa.string(), pa.float64()), "raw quality and stain measurements by name"),
     ]
 )

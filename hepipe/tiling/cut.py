@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from hepipe.config import TilingSpec
+from hepipe.errors import PixelError, SlideError
 from hepipe.geometry import Transform
 from hepipe.parallel import in_order
 from hepipe.progress import watched
@@ -18,8 +20,10 @@ from hepipe.registration.warp import read_warped
 from hepipe.slides.reader import Slide
 from hepipe.stores.arrays import TissueMasks, content_digest
 from hepipe.stores.cases import CheckedCase
+from hepipe.stores.shards import sealed
 from hepipe.stores.tiles import TileWriter
 from hepipe.tiling.grid import Cell, tissue_fracs
+from hepipe.tiling.passing import Passed
 
 Measure = Callable[[np.ndarray, np.ndarray, float], Mapping[str, float]]
 """`(he, ihc, mpp)` of one tile to named numbers."""
@@ -27,6 +31,8 @@ DabMask = Callable[[np.ndarray, float], np.ndarray]
 """`(ihc, mpp)` of one tile to a bool mask."""
 
 ARRAYS = {"he": 3, "ihc": 3, "dab_mask": 0}
+DROPPED = "dropped_before"
+"""In the store's journal, with each tile: rows of those before it whose pixels could not be read."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Encoded:
     """One cell as the store takes it.
 
     Attributes:
-        chunks: Of each array.
+        chunks: Of each array; none where the pixels cannot be read.
         columns: Of the tile table, those that follow from pixels alone.
     """
 
@@ -93,8 +99,11 @@ def cut_case(
     store: TileWriter,
     workers: int = 1,
     untrusted: Sequence[float] | None = None,
+    passed: Passed | None = None,
 ) -> list[dict[str, Any]]:
     """Tiles into the store and their rows of the tile table, in the order of `cells` whatever `workers` is.
+
+    A tile whose pixels do not decode on one of the slides is not in the store; its row says so.
 
     Args:
         he: Read in its own frame.
@@ -108,13 +117,19 @@ def cut_case(
         store: Takes the tiles; the first cells are those that it holds already.
         workers: Threads that read and measure.
         untrusted: Of `untrusted_fracs`, one per cell, the measurement `untrusted_frac`; None: there is none.
+        passed: Of `pass_through`, where the store takes the H&E tiles as they were scanned.
 
     Raises:
-        SlideError: `spec.mpp` is finer than a slide, or its pixels do not decode.
+        SlideError: `spec.mpp` is finer than a slide, or no tile of it can be read.
     """
 
     def read(item: tuple[Cell, float | None]) -> Encoded:
-        cell, doubt = item
+        try:
+            return made(*item)
+        except PixelError as error:
+            return Encoded({}, {"he_sha256": None, "ihc_sha256": None, "measurements": {}, "problem": str(error)})
+
+    def made(cell: Cell, doubt: float | None) -> Encoded:
         box = cell.box_px0
         size = (spec.tile_px, spec.tile_px)
         he_tile = he.read(box, mpp=spec.mpp, size=size)
@@ -125,39 +140,52 @@ def cut_case(
             "outside_frac_ihc": 1.0 - float(valid.mean()),
             **({} if doubt is None else {"untrusted_frac": doubt}),
         }
-        return encoded(finish_tile(he_tile, ihc_tile, spec.mpp, measures, dab_mask, measurements), store)
+        tile = finish_tile(he_tile, ihc_tile, spec.mpp, measures, dab_mask, measurements)
+        return encoded(tile, store, {} if passed is None else {"he": sealed(passed.chunk(box))})
 
-    begun = len(store.rows)
+    begun = sum(1 + len(row[DROPPED]) for row in store.rows)
     doubts: Sequence[float | None] = [None] * len(cells) if untrusted is None else untrusted
     work = [(cell, doubt) for (cell, _), doubt in zip(cells, doubts, strict=True)]
     # OpenCV's own threads would only compete with ours.
     cv2.setNumThreads(1)
     done = in_order(read, work[begun:], workers=max(1, workers), name="cut")
+    dropped: list[dict[str, Any]] = []
     for (cell, share), tile in zip(
         cells[begun:], watched(done, "tiles", total=len(cells), unit="tile", start=begun), strict=True
     ):
-        store.append(
-            {
-                "tile_id": f"{case.case_id}/{cell.column}-{cell.row}",
-                "case_id": case.case_id,
-                "patient_id": case.patient_id,
-                "x_px0": int(cell.box_px0.x),
-                "y_px0": int(cell.box_px0.y),
-                "canvas_x_px0": int(cell.box_px0.x) + he.origin_px0[0],
-                "canvas_y_px0": int(cell.box_px0.y) + he.origin_px0[1],
-                "mpp": spec.mpp,
-                "her2_score": case.her2_score,
-                "marker": case.marker,
-                "section": case.section,
-                "source_split": case.split,
-                "tissue_frac": share,
-                "region": cell.region,
-                "place": cell.place,
-                **tile.columns,
-            },
-            tile.chunks,
-        )
-    return store.rows
+        row = {
+            "tile_id": f"{case.case_id}/{cell.column}-{cell.row}",
+            "case_id": case.case_id,
+            "patient_id": case.patient_id,
+            "x_px0": int(cell.box_px0.x),
+            "y_px0": int(cell.box_px0.y),
+            "canvas_x_px0": int(cell.box_px0.x) + he.origin_px0[0],
+            "canvas_y_px0": int(cell.box_px0.y) + he.origin_px0[1],
+            "mpp": spec.mpp,
+            "her2_score": case.her2_score,
+            "marker": case.marker,
+            "section": case.section,
+            "source_split": case.split,
+            "tissue_frac": share,
+            "region": cell.region,
+            "place": cell.place,
+            **tile.columns,
+        }
+        if tile.chunks:
+            store.append({**row, DROPPED: dropped}, tile.chunks)
+            dropped = []
+        else:
+            dropped.append({**row, "row_in_store": None})
+    if not store.rows:
+        raise SlideError(he.slide_id, f"none of {len(cells)} tiles can be read: {dropped[0]['problem']}")
+    return [*_with_dropped(store.rows), *dropped]
+
+
+def _with_dropped(journal: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for entry in journal:
+        row = dict(entry)
+        yield from row.pop(DROPPED)
+        yield row
 
 
 def finish_tile(
@@ -177,9 +205,15 @@ def finish_tile(
     return Tile(he, ihc, dab_mask(ihc, mpp), numbers)
 
 
-def encoded(tile: Tile, store: TileWriter) -> Encoded:
-    """A tile as the store takes it; the hashes are of the pixels that a reader gets. Any thread."""
-    chunks = {name: store.encode(name, getattr(tile, name)) for name in ARRAYS}
+def encoded(tile: Tile, store: TileWriter, as_scanned: Mapping[str, bytes] = MappingProxyType({})) -> Encoded:
+    """A tile as the store takes it; the hashes are of the pixels that a reader gets. Any thread.
+
+    Args:
+        tile: The pixels.
+        store: Knows the codecs.
+        as_scanned: Chunks that need no encoding; their pixels are the tile's.
+    """
+    chunks = {name: as_scanned.get(name) or store.encode(name, getattr(tile, name)) for name in ARRAYS}
     hashes = {
         f"{name}_sha256": content_digest(
             getattr(tile, name) if store.lossless(name) else store.decode(name, chunks[name])
@@ -187,7 +221,7 @@ def encoded(tile: Tile, store: TileWriter) -> Encoded:
         for name in ("he", "ihc")
     }
     measured = {name: float(value) for name, value in sorted(tile.measurements.items())}
-    return Encoded(chunks, {**hashes, "measurements": measured})
+    return Encoded(chunks, {**hashes, "measurements": measured, "problem": ""})
 
 
 def _inside(cell: Cell, size_px0: tuple[int, int]) -> float:

@@ -56,6 +56,7 @@ def make_index(tmp_path: Path) -> MakeIndex:
                             "tissue_frac": 1.0,
                             "region": "",
                             "place": "inside",
+                            "problem": "",
                             "he_sha256": "",
                             "ihc_sha256": "",
                             "measurements": {},

@@ -26,6 +26,7 @@ def index_row(tile_id, row, split="test"):
         "tissue_frac": 1.0,
         "region": "",
         "place": "inside",
+        "problem": "",
         "he_sha256": "a",
         "ihc_sha256": "b",
         "measurements": {},

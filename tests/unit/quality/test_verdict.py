@@ -11,7 +11,7 @@ SPEC = QualitySpec(limits={"blur_he": Limit(max=1.0), "pen_ihc": Limit(max=0.1),
 
 def tile(name, **numbers):
     measured = {"blur_he": 0.5, "pen_ihc": 0.0, "ncc_peak": 0.9, "shift_um": 0.2, "search_um": 12.0, **numbers}
-    return {"tile_id": name, "section": "restained", "measurements": measured}
+    return {"tile_id": name, "section": "restained", "problem": "", "measurements": measured}
 
 
 def test_a_tile_within_all_limits_is_kept():
@@ -73,6 +73,13 @@ def test_the_class_of_alignment_depends_on_the_kind_of_section(measured, restain
     classes = AlignmentsSpec()
     assert alignment(found, classes.restained) == restained
     assert alignment(found, classes.consecutive) == consecutive
+
+
+def test_a_tile_without_pixels_is_dropped_and_asked_nothing_else():
+    lost = {"tile_id": "a", "section": "restained", "problem": "some pixels do not decode", "measurements": {}}
+    rows = grade([lost, tile("b")], SPEC)
+    assert [(row["keep"], row["reason"]) for row in rows] == [(False, "unreadable"), (True, "")]
+    assert "unreadable 1" in grade_status(grade([lost], SPEC), SPEC).reason
 
 
 def test_misaligned_tiles_are_dropped_unless_the_configuration_keeps_them():

@@ -95,6 +95,7 @@ def tables(folder):
         "tissue_frac": 1.0,
         "region": "",
         "place": "inside",
+        "problem": "",
         "he_sha256": "a",
         "ihc_sha256": "b",
         "measurements": {},

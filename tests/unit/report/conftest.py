@@ -155,6 +155,7 @@ class Results:
             "tissue_frac": 0.9,
             "region": "",
             "place": "inside",
+            "problem": "",
             "he_sha256": "a",
             "ihc_sha256": "b",
             "measurements": {"blur_he": 0.4},

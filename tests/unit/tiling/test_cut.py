@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from hepipe.config import TilingSpec
+from hepipe.config import StoreSpec, TilingSpec
+from hepipe.errors import PixelError, SlideError
 from hepipe.geometry import Transform, identity, translation
 from hepipe.slides.picture import ArraySlide
-from hepipe.stores.arrays import TissueMasks
+from hepipe.stores.arrays import TissueMasks, content_digest
 from hepipe.stores.cases import CheckedCase
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tiles import TileStore, TileWriter
@@ -33,20 +34,36 @@ def masked(where):
 
 
 def cut(slides, tmp_path, transform, *, cells, workers=1):
-    store = TileWriter(tmp_path / f"{workers}.zarr", MADE, mpp=1.0, tile_px=32, arrays=ARRAYS)
-    rows = cut_case(
-        *slides,
-        case=CASE,
-        ihc_from_he=transform,
-        cells=cells,
-        spec=SPEC,
-        measures=[lambda he, ihc, mpp: {"he_mean": float(he.mean())}],
-        dab_mask=lambda ihc, mpp: ihc[..., 2] < 100,
-        store=store,
-        workers=workers,
-    )
-    store.finish()
+    storing = StoreSpec(tiles_per_shard=3)
+    with TileWriter(tmp_path / f"{workers}.zarr", MADE, mpp=1.0, tile_px=32, arrays=ARRAYS, spec=storing) as store:
+        rows = cut_case(
+            *slides,
+            case=CASE,
+            ihc_from_he=transform,
+            cells=cells,
+            spec=SPEC,
+            measures=[lambda he, ihc, mpp: {"he_mean": float(he.mean())}],
+            dab_mask=lambda ihc, mpp: ihc[..., 2] < 100,
+            store=store,
+            workers=workers,
+        )
+        store.finish()
     return rows, TileStore(tmp_path / f"{workers}.zarr")
+
+
+class Damaged(ArraySlide):
+    """A slide some of whose px do not decode, or whose reading is stopped."""
+
+    def __init__(self, slide, *, broken=(), stop_at=None):
+        super().__init__(slide._array, mpp=slide.mpp, slide_id=slide.slide_id)
+        self._broken, self._stop_at = broken, stop_at
+
+    def decode(self, level, x, y, width, height):
+        if (x // 32, y // 32) == self._stop_at:
+            raise KeyboardInterrupt
+        if (x // 32, y // 32) in self._broken:
+            raise PixelError(self.slide_id, "some pixels do not decode")
+        return super().decode(level, x, y, width, height)
 
 
 def test_only_cells_with_tissue_are_kept_in_reading_order(slides):
@@ -82,6 +99,56 @@ def test_workers_change_neither_rows_nor_their_order(slides, tmp_path):
     three, store = cut(slides, tmp_path, transform, cells=cells, workers=3)
     assert one == three
     assert [row["row_in_store"] for row in three] == list(range(len(store)))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_tiles_that_do_not_decode_are_left_out_with_their_reason(slides, tmp_path, workers):
+    cells = keep_cells(slides[0], masked(np.s_[:, :]), SPEC, case_id="c1").cells
+    whole, _ = cut(slides, tmp_path / "whole", identity(fixed_mpp=1.0, moving_mpp=1.0), cells=cells)
+    damaged = [Damaged(slides[0], broken={(1, 0), (3, 1)}), slides[1]]
+    rows, store = cut(damaged, tmp_path, identity(fixed_mpp=1.0, moving_mpp=1.0), cells=cells, workers=workers)
+    assert [row["tile_id"] for row in rows] == [row["tile_id"] for row in whole]
+    lost = [row for row in rows if row["problem"]]
+    assert [(row["tile_id"], row["row_in_store"], row["he_sha256"]) for row in lost] == [
+        ("c1/1-0", None, None),
+        ("c1/3-1", None, None),
+    ]
+    assert lost[0]["problem"] == "slide c1-he: some pixels do not decode"
+    assert len(store) == len(rows) - 2
+    hashes = {row["tile_id"]: row["he_sha256"] for row in whole}
+    for row in rows:
+        if not row["problem"]:
+            assert row["he_sha256"] == hashes[row["tile_id"]] == content_digest(store.read("he", row["row_in_store"]))
+
+
+def test_a_case_that_was_stopped_goes_on_and_ends_as_if_it_had_not(slides, tmp_path):
+    cells = keep_cells(slides[0], masked(np.s_[:, :]), SPEC, case_id="c1").cells
+    transform = identity(fixed_mpp=1.0, moving_mpp=1.0)
+    broken = {(1, 0), (2, 1)}
+    straight, _ = cut([Damaged(slides[0], broken=broken), slides[1]], tmp_path / "a", transform, cells=cells)
+    with pytest.raises(KeyboardInterrupt):
+        cut([Damaged(slides[0], broken=broken, stop_at=(1, 2)), slides[1]], tmp_path / "b", transform, cells=cells)
+    # What is on the disk is not read again.
+    again = Damaged(slides[0], broken={*broken, (0, 0)})
+    resumed, _ = cut([again, slides[1]], tmp_path / "b", transform, cells=cells)
+    assert resumed == straight
+    files = [
+        {
+            str(file.relative_to(tmp_path / one)): file.read_bytes()
+            for file in (tmp_path / one).rglob("*.*/**/*")
+            if file.is_file()
+        }
+        for one in "ab"
+    ]
+    assert files[0] == files[1]
+    assert files[0]
+
+
+def test_a_slide_of_which_no_tile_decodes_is_named(slides, tmp_path):
+    cells = keep_cells(slides[0], masked(np.s_[8:16, 8:16]), SPEC, case_id="c1").cells
+    damaged = [slides[0], Damaged(slides[1], broken={(x, y) for x in range(5) for y in range(4)})]
+    with pytest.raises(SlideError, match=r"none of \d+ tiles can be read: slide c1-ihc: some pixels"):
+        cut(damaged, tmp_path, identity(fixed_mpp=1.0, moving_mpp=1.0), cells=cells)
 
 
 def test_two_measurements_may_not_share_a_name():
