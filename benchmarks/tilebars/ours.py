@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +57,11 @@ def kept_cells(he: Slide, spec: Any, *, share: float | None) -> list[tuple[Cell,
     from hepipe.tissue.find import find_tissue
 
     tissue = TissueSpec()
-    rgb, mpp = he.overview(max_px=max(1, round(max(he.size_px0) * he.mpp / tissue.mpp)))
-    mask = find_tissue(rgb, mpp=mpp, spec=tissue)
+    seen = list(he.overview(max_px=max(1, round(max(he.size_px0) * he.mpp / tissue.mpp))))
+    mpp = seen.pop()
+    mask = find_tissue(
+        seen.pop(), mpp=mpp, spec=tissue
+    )  # so that the picture of a large slide goes when it is done with
     cells = cut_grid(he.size_px0, level0_mpp=he.mpp, spec=spec)
     fracs = tissue_fracs([cell.box_px0 for cell in cells], mask, level0_mpp=he.mpp, mask_mpp=mpp)
     if share is None:
@@ -68,9 +72,15 @@ def kept_cells(he: Slide, spec: Any, *, share: float | None) -> list[tuple[Cell,
 
 
 def cutter(he: Slide, spec: Any) -> Read:
-    """A cell's tile of the slide."""
+    """A cell's tile of the slide, in an array that the next cell of the same thread fills again."""
     size = (spec.tile_px, spec.tile_px)
-    return lambda cell: {"he": he.read(cell.box_px0, mpp=spec.mpp, size=size)}
+    room = threading.local()
+
+    def read(cell: Cell) -> dict[str, np.ndarray]:
+        room.he = he.read(cell.box_px0, mpp=spec.mpp, size=size, out=getattr(room, "he", None))
+        return {"he": room.he}
+
+    return read
 
 
 def both(cut: Read, ihc: Slide, ihc_from_he: Transform, spec: Any) -> Read:

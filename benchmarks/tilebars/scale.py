@@ -142,7 +142,10 @@ def rates_of(he: Path, ihc: Path, transform: Path, canvas: Path, count: int) -> 
         with closing(*slides):
             read = both(cutter(slides[0], spec), slides[1], transform_of(transform, slides[1].mpp), spec)
             cells = kept_cells(slides[0], spec, share=None)[:count]
-            pairs = [timer(reader, functools.partial(read, cell)) for cell, _ in cells]
+            pairs = []
+            for cell, _ in cells:
+                found = timer(reader, functools.partial(read, cell))
+                pairs.append({name: tile.copy() for name, tile in found.items()})
     sizes = dict.fromkeys(CODECS, 0)
     codecs = {name: codec_for(StoreSpec(**settings)) for name, settings in CODECS.items()}
     for pair in pairs:

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-TILE_PX, ROUNDS = 1024, 40
+TILE_PX, ROUNDS = 1024, 100
 MAX_RATIO, MAX_APART = 0.10, 1e-5
 WHITE = (243.0, 241.0, 238.0)
 """Of an ordinary slide: the constant of the products is then at work."""
