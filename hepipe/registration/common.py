@@ -16,6 +16,7 @@ from hepipe.slides.reader import Slide
 from hepipe.stores.arrays import Registered
 from hepipe.tissue.clean import clean
 from hepipe.tissue.find import find_tissue
+from hepipe.tissue.otsu import strips
 from hepipe.tissue.pieces import group_pieces, nearest_piece
 from hepipe.tissue.regions import OUT, REGIONS, Regions, paint
 
@@ -91,10 +92,8 @@ def common_tissue(
     Raises:
         SlideError: The pixels do not decode, or a region is no drawing.
     """
-    (he_rgb, mpp), (ihc_rgb, ihc_mpp) = (_overview(slide, spec.mpp) for slide in (he, ihc))
-    he_all = find_tissue(he_rgb, mpp=mpp, spec=spec)
-    ihc_all = find_tissue(ihc_rgb, mpp=ihc_mpp, spec=spec)
-    at = positions(rescale(ihc_from_he, fixed_mpp=mpp, moving_mpp=ihc_mpp), shape=(he_all.shape[0], he_all.shape[1]))
+    # One picture at a time, and none longer than its mask needs: a large slide's has 20 Mpx.
+    (he_all, mpp), (ihc_all, ihc_mpp) = (_all_tissue(slide, spec) for slide in (he, ihc))
     if numbered is None:
         pieces, numbers = None, (group_pieces(he_all), group_pieces(ihc_all))
     else:
@@ -103,19 +102,21 @@ def common_tissue(
             nearest_piece(pieces.he, shape=he_all.shape, scale=mpp / pieces_mpp),
             nearest_piece(pieces.ihc, shape=ihc_all.shape, scale=ihc_mpp / pieces_mpp),
         )
-    seen_all = look(ihc_all.astype(np.float32), at) > 0.5
-    pieces_he = np.where(he_all, numbers[0], 0).astype(np.uint8)
-    pieces_ihc = np.where(seen_all, look_up(numbers[1], at), 0).astype(np.uint8)
+    small = rescale(ihc_from_he, fixed_mpp=mpp, moving_mpp=ihc_mpp)
+    pieces_he = numbers[0] * he_all
+    seen_all, pieces_ihc = _seen(ihc_all, numbers[1], small, (he_all.shape[0], he_all.shape[1]))
+    del ihc_all, numbers
     out = {"he": [], "ihc": []} if pieces is None else {"he": pieces.out("he"), "ihc": pieces.out("ihc")}
-    he_mask = he_all & ~np.isin(pieces_he, out["he"])
-    ihc_mask = seen_all & ~np.isin(pieces_ihc, out["ihc"])
+    he_mask = he_all & ~_is_one(pieces_he, out["he"])
+    ihc_mask = seen_all & ~_is_one(pieces_ihc, out["ihc"])
+    del he_all, seen_all
     shared = he_mask & ihc_mask
+    n_shared = int(shared.sum())
     drawn, told = None, {}
     if regions is not None:
-        shape = (he_all.shape[0], he_all.shape[1])
-        drawn = paint(regions, shape=shape, px_from_px0=he.mpp / mpp, slide_id=he.slide_id)
+        drawn = paint(regions, shape=(shared.shape[0], shared.shape[1]), px_from_px0=he.mpp / mpp, slide_id=he.slide_id)
         told = {"regions": _described(regions, drawn, shared, mpp)}
-        shared &= ~np.isin(drawn, [REGIONS.index(region) + 1 for region in OUT])
+        shared &= ~_is_one(drawn, [REGIONS.index(region) + 1 for region in OUT])
     # The intersection leaves slivers where the two outlines differ.
     tissue = clean(shared, mpp=mpp, close_um=0.0, min_hole_um2=0.0, min_piece_um2=spec.min_piece_um2)
     area = (mpp / 1000) ** 2
@@ -124,7 +125,7 @@ def common_tissue(
         "he_mm2": float(he_mask.sum() * area),
         "ihc_mm2": float(ihc_mask.sum() * area),
         "tissue_mm2": float(tissue.sum() * area),
-        "dice": 2 * int((he_mask & ihc_mask).sum()) / both if both else 0.0,
+        "dice": 2 * n_shared / both if both else 0.0,
         "n_pieces": len(np.unique(pieces_he[tissue])),
         "pieces": [] if pieces is None else _kept(pieces, tissue, {"he": pieces_he, "ihc": pieces_ihc}),
         **told,
@@ -172,7 +173,36 @@ def _kept(pieces: Pieces, tissue: np.ndarray, numbers: dict[str, np.ndarray]) ->
     return rows
 
 
-def _overview(slide: Slide, mpp: float) -> tuple[np.ndarray, float]:
-    wanted = max(mpp, slide.mpp)
+def _all_tissue(slide: Slide, spec: TissueSpec) -> tuple[np.ndarray, float]:
+    """Tissue of a slide with its µm per px."""
+    wanted = max(spec.mpp, slide.mpp)
     side = max(1, math.ceil(max(slide.size_px0) * slide.mpp / wanted))
-    return slide.overview(max_px=min(side, MAX_UNKNOWN_PX) if slide.mpp_from == "unknown" else side)
+    rgb, mpp = slide.overview(max_px=min(side, MAX_UNKNOWN_PX) if slide.mpp_from == "unknown" else side)
+    handed = [rgb]
+    del rgb
+    return find_tissue(handed.pop(), mpp=mpp, spec=spec), mpp
+
+
+def _seen(
+    ihc: np.ndarray, numbers: np.ndarray, ihc_from_he: Transform, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tissue of the IHC in the H&E's frame, and of what piece it is, some rows at a time."""
+    seen, pieces = np.zeros(shape, bool), np.zeros(shape, np.uint8)
+    limits = np.array([[ihc.shape[1]], [ihc.shape[0]]])
+    for rows in strips(shape):
+        at = positions(ihc_from_he, shape=(rows.stop - rows.start, shape[1]), top=rows.start)
+        # Only the part that these rows see is held as floats; the px beside it are those that are interpolated with.
+        flat = at.reshape(2, -1)
+        low = np.clip(np.floor(flat.min(1, keepdims=True)) - 2, 0, limits).astype(np.int64)
+        high = np.clip(np.ceil(flat.max(1, keepdims=True)) + 2, 0, limits).astype(np.int64)
+        if (low < high).all():
+            part = np.s_[low[1, 0] : high[1, 0], low[0, 0] : high[0, 0]]
+            at -= low[:, :, None].astype(np.float32)
+            seen[rows] = look(ihc[part].astype(np.float32), at) > 0.5
+            pieces[rows] = look_up(numbers[part], at) * seen[rows]
+    return seen, pieces
+
+
+def _is_one(numbers: np.ndarray, wanted: list[int]) -> np.ndarray:
+    found: np.ndarray = np.isin(np.arange(256), wanted)[numbers]
+    return found

@@ -97,10 +97,10 @@ def resample(picture: np.ndarray, factor: float) -> np.ndarray:
     return made
 
 
-def positions(transform: Transform, *, shape: tuple[int, int]) -> Float32[np.ndarray, "2 h w"]:
-    """Where each px centre of a fixed picture lies on the moving picture, in its px (not px centres)."""
+def positions(transform: Transform, *, shape: tuple[int, int], top: int = 0) -> Float32[np.ndarray, "2 h w"]:
+    """Where each px centre of a fixed picture, from row `top` on, lies on the moving one, in its px, not centres."""
     height, width = shape
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5)
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32) + 0.5, np.arange(top, top + height, dtype=np.float32) + 0.5)
     a = transform.affine
     moved = np.stack([a[0, 0] * x + a[0, 1] * y + a[0, 2], a[1, 0] * x + a[1, 1] * y + a[1, 2]]).astype(np.float32)
     if transform.field_um is not None:

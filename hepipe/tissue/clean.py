@@ -25,15 +25,19 @@ def clean(
         # Padded, so that the closing does not eat or grow tissue at the picture's edge.
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         wide = cv2.copyMakeBorder(made, radius, radius, radius, radius, cv2.BORDER_REPLICATE)
-        made = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, disc)[radius:-radius, radius:-radius]
-    tissue = _without_small(made.astype(bool), least_px=min_piece_um2 / mpp**2, connectivity=8)
-    return ~_without_small(~tissue, least_px=min_hole_um2 / mpp**2, connectivity=4)
+        wide = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, disc, dst=wide)
+        made = np.ascontiguousarray(wide[radius:-radius, radius:-radius])
+        del wide
+    tissue = _without_small(made.view(bool), least_px=min_piece_um2 / mpp**2, connectivity=8)
+    del made
+    glass = _without_small(~tissue, least_px=min_hole_um2 / mpp**2, connectivity=4)
+    glass ^= True
+    return glass
 
 
 def _without_small(mask: Bool[np.ndarray, "h w"], *, least_px: float, connectivity: int) -> Bool[np.ndarray, "h w"]:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(mask, np.uint8), connectivity=connectivity
-    )
+    plain = np.ascontiguousarray(mask).view(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(plain, connectivity=connectivity)
     large = stats[:, cv2.CC_STAT_AREA] >= least_px
     large[0] = False
     kept: np.ndarray = large[labels]

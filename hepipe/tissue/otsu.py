@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Literal
 
 import cv2
@@ -14,6 +16,8 @@ and pale medulla of a kidney) instead of tissue from glass."""
 OD_FLOOR = 0.02
 """Below this a threshold separates two shades of glass, not tissue."""
 SATURATION_FLOOR = 0.03
+STRIP_PX = 1_000_000
+KEPT_STRIPS = 4
 
 
 def white_point(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " 3"]:
@@ -21,21 +25,42 @@ def white_point(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " 3"]:
 
     Pure white is what readers put beyond a slide's edge, not glass.
     """
-    pixels = rgb.reshape(-1, 3)
-    scanned = pixels[(pixels < 255).any(axis=1)]
-    if len(scanned) == 0:
+    counts = np.zeros((3, 256), np.int64)
+    for rows in strips(rgb.shape):
+        pixels = rgb[rows].reshape(-1, 3)
+        scanned = pixels[(pixels < 255).any(axis=1)]
+        for channel in range(3):
+            counts[channel] += np.bincount(scanned[:, channel], minlength=256)
+    if not counts.any():
         return np.full(3, 255.0)
-    point: np.ndarray = np.maximum(np.percentile(scanned, 95, axis=0), 128.0)
-    return point
+    return np.maximum([_percentile(one, 0.95) for one in counts], 128.0)
+
+
+def _percentile(counts: np.ndarray, share: float) -> float:
+    """Of values 0, 1, … that come that often, linear between neighbours as `numpy.percentile` is."""
+    place = share * (int(counts.sum()) - 1)
+    below = math.floor(place)
+    low, high = (int(np.searchsorted(np.cumsum(counts), at, side="right")) for at in (below, math.ceil(place)))
+    return low + (high - low) * (place - below)
 
 
 def mean_od(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
     """Optical density (base 10) against the glass, mean of the channels, 0 where brighter than the glass."""
+    return _mean_od(rgb, white_point(rgb))
+
+
+def _mean_od(rgb: UInt8[np.ndarray, "h w 3"], white: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "h w"]:
     grey = np.maximum(np.arange(256), 1)[:, None]
-    table = np.maximum(np.log10(white_point(rgb) / grey), 0).astype(np.float32)
+    table = np.maximum(np.log10(white / grey), 0).astype(np.float32)
     density = np.stack([table[:, channel][rgb[..., channel]] for channel in range(3)])
     mean: np.ndarray = density.mean(axis=0)
     return mean
+
+
+def strips(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows that hold about a million px: a slide at 8 µm may have 20, and each is worked on as several floats."""
+    step = max(1, STRIP_PX // shape[1])
+    return (slice(top, min(top + step, shape[0])) for top in range(0, shape[0], step))
 
 
 def is_ink(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
@@ -65,23 +90,43 @@ def threshold_tissue(
         channel: What the threshold is taken of.
         smooth_px: Gaussian before it, px.
     """
-    if channel == "od":
-        value, floor, ceiling = mean_od(rgb), OD_FLOOR, OD_CEILING
-    else:
-        top, bottom = rgb.max(axis=2).astype(np.float32), rgb.min(axis=2).astype(np.float32)
-        value, floor, ceiling = (top - bottom) / np.maximum(top, 1), SATURATION_FLOOR, 1.0
-    ink = is_ink(rgb)
-    value = np.where(ink, 0, value).astype(np.float32)
-    if smooth_px > 0:
-        value = cv2.GaussianBlur(value, (0, 0), smooth_px)
-    cut = max(_otsu(np.minimum(value, ceiling), ceiling), floor)
-    found: np.ndarray = (value > cut) & ~ink
+    white = white_point(rgb) if channel == "od" else np.full(3, 255.0)
+    floor, ceiling = (OD_FLOOR, OD_CEILING) if channel == "od" else (SATURATION_FLOOR, 1.0)
+    # A blur of 32-bit floats takes in so many rows above and below.
+    reach = (round(smooth_px * 8 + 1) | 1) // 2 if smooth_px > 0 else 0
+
+    def look(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        top, bottom = max(0, rows.start - reach), min(rgb.shape[0], rows.stop + reach)
+        part = rgb[top:bottom]
+        ink = is_ink(part)
+        value = np.where(ink, 0, _mean_od(part, white) if channel == "od" else _saturation(part)).astype(np.float32)
+        if smooth_px > 0:
+            value = cv2.GaussianBlur(value, (0, 0), smooth_px)
+        own = slice(rows.start - top, rows.stop - top)
+        return value[own], ink[own]
+
+    parts = list(strips(rgb.shape))
+    # Of a large slide it is memory that is dear, and every strip is worked out twice.
+    known = [look(rows) for rows in parts] if len(parts) <= KEPT_STRIPS else None
+    counts = np.zeros(256, np.int64)
+    for value, _ in known or map(look, parts):
+        counts += np.histogram(np.minimum(value, ceiling), bins=256, range=(0.0, ceiling))[0]
+    cut = max(_otsu(counts, ceiling), floor)
+    found = np.empty(rgb.shape[:2], bool)
+    for rows, (value, ink) in zip(parts, known or map(look, parts), strict=True):
+        found[rows] = (value > cut) & ~ink
     return found
 
 
-def _otsu(values: Float[np.ndarray, "h w"], ceiling: float) -> float:
-    """The threshold that maximises the variance between two classes, over 256 bins up to `ceiling`."""
-    counts, edges = np.histogram(values, bins=256, range=(0.0, ceiling))
+def _saturation(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
+    top, bottom = rgb.max(axis=2).astype(np.float32), rgb.min(axis=2).astype(np.float32)
+    share: np.ndarray = (top - bottom) / np.maximum(top, 1)
+    return share
+
+
+def _otsu(counts: np.ndarray, ceiling: float) -> float:
+    """The threshold that maximises the variance between two classes of values, counted in 256 bins up to `ceiling`."""
+    edges = np.linspace(0.0, ceiling, 257)
     middle = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
     above = below[-1] - below

@@ -52,6 +52,21 @@ def test_masks_hold_no_missing_piece_and_no_control(slides, pictures, pieces):
     assert (found.masks["pieces_he"][110, 315], found.masks["pieces_ihc"][110, 410]) == (2, 2)
 
 
+@pytest.mark.parametrize("turned_deg", [0, 33, 90])
+def test_rows_taken_a_few_at_a_time_give_the_same_masks(slides, pictures, pieces, monkeypatch, turned_deg):
+    cos, sin = np.cos(np.deg2rad(turned_deg)), np.sin(np.deg2rad(turned_deg))
+    field = np.random.default_rng(0).normal(0, 6, (2, 9, 17)).astype(np.float32)
+    bent = Transform(np.array([[cos, -sin, 90.0], [sin, cos, -20.0], [0, 0, 1]]), MPP, MPP, field, 32 * MPP)
+    spec = TissueSpec(mpp=MPP, min_piece_um2=0.0)
+    whole = common_tissue(*slides, bent, spec, numbered=(pieces, pictures.mpp))
+    monkeypatch.setattr("hepipe.tissue.otsu.STRIP_PX", 7 * 448)
+    found = common_tissue(*slides, bent, spec, numbered=(pieces, pictures.mpp))
+    assert whole.masks["ihc"].any()
+    assert found.summary == whole.summary
+    for name, mask in whole.masks.items():
+        np.testing.assert_array_equal(found.masks[name], mask)
+
+
 class Wide(ArraySlide):
     """A slide of 100,000 x 60,000 px that knows what it was asked for, and shows a rectangle of tissue."""
 

@@ -101,3 +101,28 @@ def test_finding_tissue_cleans_by_the_section_of_the_config():
     loose = find_tissue(rgb, mpp=8.0, spec=TissueSpec(min_piece_um2=0.0))
     assert not strict[3, 53]
     assert loose[3, 53]
+
+
+@pytest.mark.parametrize("channel", ["od", "saturation"])
+@pytest.mark.parametrize("smooth_px", [0.0, 1.0, 2.7])
+def test_rows_taken_a_few_at_a_time_give_the_same_mask(monkeypatch, channel, smooth_px):
+    rgb = slide(((10, 50, 10, 40), (200, 120, 170)), ((5, 9, 3, 50), (20, 20, 25)), shape=(61, 57))
+    whole = threshold_tissue(rgb, channel=channel, smooth_px=smooth_px)
+    for rows in (3, 16):
+        monkeypatch.setattr("hepipe.tissue.otsu.STRIP_PX", rows * 57)
+        np.testing.assert_array_equal(threshold_tissue(rgb, channel=channel, smooth_px=smooth_px), whole)
+
+
+def test_the_white_point_is_numpys_percentile():
+    random = np.random.default_rng(3)
+    for shape in ((1, 1), (7, 5), (40, 41)):
+        rgb = random.integers(100, 256, (*shape, 3)).astype(np.uint8)
+        seen = rgb.reshape(-1, 3)[(rgb.reshape(-1, 3) < 255).any(axis=1)]
+        np.testing.assert_allclose(white_point(rgb), np.maximum(np.percentile(seen, 95, axis=0), 128), rtol=1e-12)
+
+
+def test_a_given_mask_is_left_as_it_was():
+    mask = np.random.default_rng(0).random((40, 50)) < 0.5
+    before = mask.copy()
+    clean(mask, mpp=8.0, close_um=0.0, min_hole_um2=500.0, min_piece_um2=500.0)
+    np.testing.assert_array_equal(mask, before)
