@@ -87,7 +87,9 @@ class TilingSpec(Spec):
     origin: Literal["canvas", "tissue"] = Field(
         "canvas", description="Where the grid starts: the corner of all that the scanner could see, or of the tissue."
     )
-    kernel: Literal["area"] = Field("area", description="How finer px become one: the mean of the area it covers.")
+    kernel: Literal["area", "area_level0"] = Field(
+        "area", description="A px is the mean of the area it covers, of the nearest finer level or always of level 0."
+    )
     inside: tuple[Literal["tumour", "invasive", "in_situ", "normal", "necrosis"], ...] = Field(
         ("tumour", "invasive", "in_situ"),
         min_length=1,

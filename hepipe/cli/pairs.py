@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def open_pair(he: Path, ihc: Path, checked: CheckedCase) -> Iterator[tuple[Slide, Slide]]:
+def open_pair(he: Path, ihc: Path, checked: CheckedCase, *, from_level0: bool = False) -> Iterator[tuple[Slide, Slide]]:
     """The H&E and the IHC slide, with the recorded readers and pixel sizes.
+
+    Args:
+        he: The H&E slide's file.
+        ihc: The IHC slide's.
+        checked: What is known of them.
+        from_level0: Coarser pixels are made of level 0 and of no other.
 
     Raises:
         SlideError: The case has failed its check, or a file is no longer what it was then.
@@ -34,6 +40,7 @@ def open_pair(he: Path, ihc: Path, checked: CheckedCase) -> Iterator[tuple[Slide
                 path, slide_id=facts.slide_id, mpp=checked.mpp_to_open(facts), spec=spec, reader=facts.reader
             )
             opened.callback(slide.close)
+            slide.from_level0 = from_level0
             if slide.size_px0 != facts.size_px0:
                 raise SlideError(
                     facts.slide_id, f"{slide.size_px0} px now, {facts.size_px0} when it was checked; run check again"

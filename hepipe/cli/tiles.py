@@ -117,7 +117,8 @@ def tile(
     )
     if not provenance.status.failed:
         try:
-            with open_pair(he, ihc, case) as (he_slide, ihc_slide):
+            from_level0 = tiling.kernel == "area_level0"
+            with open_pair(he, ihc, case, from_level0=from_level0) as (he_slide, ihc_slide):
                 kept = keep_cells(he_slide, masks, tiling, case_id=case.case_id)
                 cells = kept.cells
                 provenance = provenance.model_copy(update={"told": kept.told})

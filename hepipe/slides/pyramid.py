@@ -57,6 +57,7 @@ class PyramidSlide(abc.ABC):
         self.downsamples = tuple(nominal_downsample((width, height), size) for size in level_sizes)
         self.mpp_tolerance = mpp_tolerance
         self.not_direct = ""
+        self.from_level0 = False
         self.color = AS_SCANNED
         self._srgb: SrgbFrom | None = None
 
@@ -144,7 +145,9 @@ class PyramidSlide(abc.ABC):
         }
 
     def _level(self, step_px0: float) -> int:
-        """The coarsest level that is no coarser than `step_px0` px of level 0 per output px."""
+        """The coarsest level that is no coarser than `step_px0` px of level 0 per output px; 0 where that is wanted."""
+        if self.from_level0:
+            return 0
         finer = [i for i, down in enumerate(self.downsamples) if down <= step_px0 * (1 + self.mpp_tolerance)]
         return max(finer, key=lambda i: self.downsamples[i], default=0)
 

@@ -27,6 +27,8 @@ class Slide(Protocol):
             from there.
         reader: `direct`, `openslide`, `tiffslide` or `picture`.
         not_direct: Why the tiles are not decoded directly; empty where they are.
+        from_level0: Reads average px of level 0 in place of those of the nearest finer level, whose making only the
+            scanner's maker knows. May be set; costs up to 16 times as much for a tile at 1 µm.
         color: `as_scanned`, with the reason where `srgb` was asked for and cannot be had, or `srgb`.
         mpp_from: Whether the file or the slide sheet says so, or `unknown`.
         format: Family of the file's format, from a closed list.
@@ -39,6 +41,7 @@ class Slide(Protocol):
     origin_px0: tuple[int, int]
     reader: str
     not_direct: str
+    from_level0: bool
     color: str
     mpp_from: MppFrom
     format: str

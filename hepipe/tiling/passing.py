@@ -72,6 +72,8 @@ def pass_through(slide: Slide, boxes_px0: Sequence[Box], *, mpp: float, tile_px:
     if not levels:
         known = ", ".join(f"{slide.mpp * down:.6g}" for down in slide.downsamples)
         return f"no level has {mpp:g} µm per px; there are {known}"
+    if slide.from_level0 and levels[0]:
+        return "its tiles are to be made of level 0"
     grid, down = slide.grids[levels[0]], slide.downsamples[levels[0]]
     if grid.codec != "jpeg":
         return "its tiles are JPEG 2000"

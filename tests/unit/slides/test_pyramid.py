@@ -151,3 +151,11 @@ def test_a_decoder_that_returns_too_little_is_an_error():
 def test_transparency_is_composed_on_white():
     pixels = np.array([[[0, 100, 200, 255], [0, 100, 200, 0], [0, 100, 200, 128]]], np.uint8)
     assert on_white(pixels)[0].tolist() == [[0, 100, 200], [255, 255, 255], [127, 177, 227]]
+
+
+def test_coarse_px_may_be_made_of_level_0_alone():
+    slide = Levels([(512, 512), (256, 256), (128, 128)])
+    assert slide.read(Box(0, 0, 256, 256), mpp=1.0, size=(64, 64)).max() == 20
+    slide.from_level0 = True
+    assert slide.read(Box(0, 0, 256, 256), mpp=1.0, size=(64, 64)).max() == 0
+    assert slide.decoded[-1] == (0, 256, 256)

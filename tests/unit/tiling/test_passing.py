@@ -81,3 +81,10 @@ def test_why_tiles_cannot_be_passed_through_is_said(slide, changes, reason):
 def test_only_tiles_that_are_read_as_they_are_can_be_passed_through():
     picture = ArraySlide(np.full((64, 64, 3), 200, np.uint8), mpp=MPP, slide_id="c-he")
     assert "not tile by tile" in pass_through(picture, [], mpp=MPP, tile_px=64)
+
+
+def test_a_coarser_level_is_not_passed_through_where_tiles_are_made_of_level_0(slide):
+    slide.from_level0 = True
+    boxes = [Box(0.0, 0.0, SIDE * 2.0, SIDE * 2.0)]
+    assert pass_through(slide, boxes, mpp=2 * MPP, tile_px=SIDE) == "its tiles are to be made of level 0"
+    assert not isinstance(pass_through(slide, [Box(0.0, 0.0, SIDE, SIDE)], mpp=MPP, tile_px=SIDE), str)
