@@ -238,6 +238,8 @@ class TileWriter:
                 os.replace(self.path, self._partial / "old")
             os.replace(self._store, self.path)
             sync_folder(self.path.parent)
+            # First of all: what is left is then never taken for the journal of this store.
+            (self._partial / "key").unlink()
             shutil.rmtree(self._partial, ignore_errors=True)
         self.close()
 
@@ -269,21 +271,26 @@ class TileWriter:
         with self._faults():
             file = self._partial / "key"
             if not file.is_file() or file.read_text() != key:
-                shutil.rmtree(self._store, ignore_errors=True)
-                shutil.rmtree(self._journal, ignore_errors=True)
-                write_synced(file, key.encode())
-            self._store.mkdir(exist_ok=True)
-            self._journal.mkdir(exist_ok=True)
-            for number in itertools.count():
-                if not self._take(number):
-                    break
-            for old in self._journal.iterdir():
-                if not re.fullmatch(r"\d{6}\.json", old.name) or int(old.stem) >= number:
-                    old.unlink()
-            for name in self._layouts:
-                for folder in (self._store / name / "c").glob("*"):
-                    if int(folder.name) >= number:
+                # The key first: what is left of a folder without one is never taken for anything.
+                file.unlink(missing_ok=True)
+                for folder in (self._store, self._journal):
+                    if folder.exists():
                         shutil.rmtree(folder)
+                write_synced(file, key.encode())
+            self._journal.mkdir(exist_ok=True)
+            if not self._store.exists():
+                # A writer that was killed between putting its store in place and saying so.
+                if any(self._journal.iterdir()) and self.path.exists():
+                    os.replace(self.path, self._store)
+                self._store.mkdir(exist_ok=True)
+            shards = next(number for number in itertools.count() if not self._take(number))
+            kept = {layout.key(shard) for layout in self._layouts.values() for shard in range(shards)}
+            for file in [file for file in self._store.rglob("*") if file.is_file()]:
+                if file.relative_to(self._store).as_posix() not in kept:
+                    file.unlink()
+            for file in self._journal.iterdir():
+                if not re.fullmatch(r"\d{6}\.json", file.name) or int(file.stem) >= shards:
+                    file.unlink()
 
     def _take(self, number: int) -> bool:
         try:
