@@ -44,6 +44,7 @@ class CaseView:
     n_kept: int
     status: CaseStatus
     n_held: int = 0
+    n_outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,7 @@ def _case(known: CardCase | None, case_id: str) -> CaseView:
         known.n_kept,
         known.status,
         known.n_held,
+        known.n_outside,
     )
 
 

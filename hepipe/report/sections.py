@@ -347,7 +347,9 @@ def cases(found: Gathered) -> Html:
                 chip(case.status.state),
                 case.status.stage or "",
                 case.status.reason,
-                f"{case.n_kept} of {case.n_tiles}" + (f", {case.n_held} held back" if case.n_held else ""),
+                f"{case.n_kept} of {case.n_tiles}"
+                + (f", {case.n_outside} more beside the tumour" if case.n_outside else "")
+                + (f", {case.n_held} held back" if case.n_held else ""),
                 *([] if dataset.is_imported else _registration_numbers(registration_of(dataset, case.case_id))),
             ]
             for case in _by_urgency(dataset.cases)[:MAX_TABLE_ROWS]

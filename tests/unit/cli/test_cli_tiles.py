@@ -10,13 +10,16 @@ from typer.testing import CliRunner
 from hepipe.cli.tiles import register
 from hepipe.config import QualitySpec, StainsSpec, TilingSpec
 from hepipe.dataset.index import read_card
+from hepipe.dataset.tiles import SplitTiles
 from hepipe.geometry import identity
+from hepipe.slides.pyramid import PyramidSlide
 from hepipe.status import failed, review
 from hepipe.stores.arrays import write_registered, write_tissue
 from hepipe.stores.cases import CheckedCase, SlideFacts, read_checked, read_stains, write_checked
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table
 from hepipe.stores.tiles import TileStore
+from hepipe.tissue.regions import REGIONS
 
 app = typer.Typer()
 register(app)
@@ -49,7 +52,9 @@ class Folder:
         self.root = root / "set"
         self.case("c1", "3+")
 
-    def case(self, case_id: str, score: str, *, status: object = None, seed: int = 1) -> None:
+    def case(
+        self, case_id: str, score: str, *, status: object = None, seed: int = 1, regions: np.ndarray | None = None
+    ) -> None:
         root = self.root
         (root / "slides").mkdir(parents=True, exist_ok=True)
         facts = {}
@@ -85,6 +90,7 @@ class Folder:
         mask = np.zeros((40, 40), bool)
         mask[5:35, 5:35] = True
         masks = {} if status is not None else {"tissue": mask}
+        masks |= {} if regions is None else {"regions": regions}
         write_tissue(root / "tissue" / f"{case_id}.zarr", made("tissue"), masks=masks, mpp=8.0, summary={})
 
     def inputs(self, case_id: str) -> list[object]:
@@ -133,6 +139,50 @@ def test_a_case_becomes_tiles_verdicts_and_an_index(folder):
     assert (folder.root / index[0]["store"]).is_dir()
     card = read_card(folder.root / "dataset.json")
     assert (card.n_tiles, card.n_kept, card.cases[0].n_kept) == (9, 9, 9)
+
+
+def test_tiles_beside_the_tumour_come_with_their_place_and_are_never_trained_on(folder, monkeypatch):
+    regions = np.zeros((40, 40), np.uint8)
+    regions[:16] = REGIONS.index("invasive") + 1  # the upper two of five rows of tiles
+    folder.case("c1", "3+", regions=regions)
+    monkeypatch.setitem(globals(), "TILING", TilingSpec(mpp=MPP, tile_px=32, outside_frac=1.0).model_dump_json())
+    folder.chain("c1")
+    table = folder.root / "tiles" / "c1.parquet"
+    rows = read_table(table, TILES)
+    assert {(row["y_px0"], row["region"], row["place"]) for row in rows} == {
+        (32, "invasive", "inside"),
+        (64, "", "outside"),
+        (96, "", "outside"),
+    }
+    told = read_provenance(table).told
+    assert (told["n_inside"], told["n_beside"], told["n_outside"], told["canvas_px0"]) == (3, 6, 6, [0, 0])
+    assert TileStore(folder.root / "tiles" / "c1.zarr").provenance.told == told
+    said = folder.assemble("c1")
+    assert "3 tiles and 6 from beside the tumour of 1 patients" in said
+    card = read_card(folder.root / "dataset.json")
+    assert (card.n_tiles, card.n_kept, card.n_outside) == (9, 3, 6)
+    split = card.cases[0].split
+    index = folder.root / "index.parquet"
+    assert len(SplitTiles(index, split)) == 3
+    assert len(SplitTiles(index, split, place="outside")) == 6
+
+
+def test_a_case_without_tissue_in_its_regions_fails_with_the_reason(folder):
+    regions = np.zeros((40, 40), np.uint8)
+    regions[:8, :8] = REGIONS.index("tumour") + 1
+    folder.case("c1", "3+", regions=regions)
+    assert "no tile has 60% tissue within the regions to use, the most is 14%" in folder.chain("c1")
+
+
+@pytest.mark.parametrize("kernel", ["area", "area_level0"])
+def test_the_kernel_says_what_level_tiles_are_made_of(folder, monkeypatch, kernel):
+    seen = set()
+    read = PyramidSlide.read
+    monkeypatch.setattr(PyramidSlide, "read", lambda self, *a, **k: seen.add(self.from_level0) or read(self, *a, **k))
+    monkeypatch.setitem(globals(), "TILING", TilingSpec(mpp=MPP, tile_px=32, kernel=kernel).model_dump_json())
+    folder.chain("c1")
+    assert (True in seen) == (kernel == "area_level0")
+    assert read_provenance(folder.root / "tiles" / "c1.parquet").spec["kernel"] == kernel
 
 
 def test_stored_tiles_are_the_slides_pixels(folder):
