@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bars.table import Table
-from tilebars import cutting, mosaic, scale, sparse, stains, warping
+from tilebars import cutting, loading, mosaic, scale, sparse, stains, warping
 from tilebars.rivals import Rival, rivals_of
 
 from hepipe.config import StoreSpec, TilingSpec
@@ -84,6 +84,10 @@ def measure_scale(table: Table, place: Place) -> None:
     scale.measure(table, he, ihc, place.work / "scale.npz", place.slide("sparse", "he"))
 
 
+def measure_loading(table: Table, place: Place) -> None:
+    loading.measure(table, place.slide("mosaic", "he"), place.slide("mosaic", "ihc"), place.work)
+
+
 PARTS: dict[str, Callable[[Table, Place], None]] = {
     "cut": measure_cut,
     "warp": measure_warp,
@@ -91,6 +95,7 @@ PARTS: dict[str, Callable[[Table, Place], None]] = {
     "threads": measure_threads,
     "sparse": measure_sparse,
     "scale": measure_scale,
+    "loading": measure_loading,
 }
 
 
