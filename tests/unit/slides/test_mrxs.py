@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from slide_files import halves, tissue_picture, write_mrxs
 
+from hepipe.config import TilingSpec
 from hepipe.geometry import Box
 from hepipe.slides.completeness import is_cut_short
 from hepipe.slides.open import open_slide
 from hepipe.slides.reader import Slide
+from hepipe.stores.arrays import TissueMasks
+from hepipe.stores.provenance import Provenance
+from hepipe.tiling.keep import keep_cells
 
 
 @pytest.fixture
@@ -68,3 +72,16 @@ def test_an_index_cut_short_is_noticed(tmp_path: Path, tile: np.ndarray):
     index = tmp_path / "a/Index.dat"
     index.write_bytes(index.read_bytes()[:-4])
     assert is_cut_short(tmp_path / "a.mrxs")
+
+
+def test_a_grid_of_tiles_meets_the_scanners_canvas(slide: Slide, tile: np.ndarray):
+    tissue = TissueMasks(Provenance(artefact="tissue", subject="c1"), np.ones((16, 16), bool), 4.0)
+    spec = TilingSpec(mpp=0.5, tile_px=48, min_tissue_frac=0.0)
+    cells = {(cell.column, cell.row): cell.box_px0 for cell, _ in keep_cells(slide, tissue, spec, case_id="c1").cells}
+    # The area with pixels runs from 128 to 256 of the canvas: its first column of tiles starts at 96.
+    assert sorted(cells) == [(column, row) for column in (2, 3, 4, 5) for row in (2, 3, 4, 5)]
+    assert all((box.x + 128, box.y + 128) == (48 * column, 48 * row) for (column, row), box in cells.items())
+    np.testing.assert_array_equal(slide.read(cells[3, 3], mpp=0.5, size=(48, 48)), tile[16:64, 16:64])
+    over_the_corner = slide.read(cells[2, 2], mpp=0.5, size=(48, 48))
+    assert over_the_corner[:32].min() == over_the_corner[:, :32].min() == 255
+    np.testing.assert_array_equal(over_the_corner[32:, 32:], tile[:16, :16])

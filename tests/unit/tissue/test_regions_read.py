@@ -1,12 +1,13 @@
 """Regions as QuPath exports them, and what is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hepipe.errors import SlideError
-from hepipe.tissue.regions import NAMES, REGIONS, paint, read_regions
+from hepipe.tissue.regions import NAMES, REGIONS, _plain, paint, read_regions
 
 SIZE = (400, 300)
 
@@ -95,6 +96,17 @@ def test_classes_are_known_whatever_their_case_and_spaces(read, name):
 
 def test_every_class_has_its_own_name_among_the_known_ones():
     assert all(NAMES[region] == region for region in REGIONS)
+
+
+def test_the_documentation_lists_the_names_and_regions_in_order():
+    table = (Path(__file__).parents[3] / "docs/regions.md").read_text().split("| region | classes in QuPath |")[1]
+    rows = [line.split("|")[1:3] for line in table.split("\n\n")[0].splitlines()[2:]]
+    told = {}
+    for region, names in rows:
+        known = region.strip(" `").replace("–", "ignore")
+        told |= {_plain(name.replace("\\", "")): known for name in names.split(",")}
+    assert told == NAMES
+    assert tuple(dict.fromkeys(told.values())) == (*REGIONS, "ignore")
 
 
 def test_a_name_of_ones_own_is_told_in_the_config(read):
