@@ -72,6 +72,7 @@ class DirectSlide(OpenSlideSlide):
                 inside_x = min(across, grid.size[0] - column * across)
                 kept = self.tiles.take(
                     (level, row * grid.columns + column),
+                    shape=(down, across, 3),
                     px=(right - left) * (bottom - top),
                     of=inside_x * inside_y,
                     decode=self._tile,
@@ -101,21 +102,18 @@ class DirectSlide(OpenSlideSlide):
         self.tiles.clear()
         super().close()
 
-    def _tile(self, key: Key, spare: UInt8[np.ndarray, "h w 3"] | None) -> UInt8[np.ndarray, "h w 3"]:
+    def _tile(self, key: Key, out: UInt8[np.ndarray, "h w 3"]) -> None:
         level, number = key
         grid = self.grids[level]
-        if spare is None or spare.shape != (grid.tile[1], grid.tile[0], 3):
-            spare = np.empty((grid.tile[1], grid.tile[0], 3), np.uint8)
         data = self.source_tile(level, number)
         if not data:
-            spare[:] = 255
-            return spare
+            out[:] = 255
+            return
         try:
-            grid.decode(data, spare)
+            grid.decode(data, out)
         except BrokenTile as error:
             raise PixelError(self.slide_id, f"a tile of level {level} is damaged ({error})") from error
-        if grid.codec == "jpeg" and may_be_cut_short(spare):
+        if grid.codec == "jpeg" and may_be_cut_short(out):
             row, column = divmod(number, grid.columns)
             x, y = column * grid.tile[0], row * grid.tile[1]
             super().decode(level, x, y, min(grid.tile[0], grid.size[0] - x), min(grid.tile[1], grid.size[1] - y))
-        return spare

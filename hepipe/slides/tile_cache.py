@@ -13,8 +13,9 @@ from jaxtyping import UInt8
 Key = tuple[int, int]
 """Level, number of the tile."""
 Tile = UInt8[np.ndarray, "h w 3"]
-MAX_FREE = 32
-"""Arrays that wait for the next tile: a new one costs half as much as decoding into it."""
+SLAB_BYTES = 8 << 20
+"""Arrays for tiles are parts of larger ones, which numpy asks huge pages for: the faults of small pages, one tile at a
+time, cost a third of decoding it."""
 
 
 @dataclass(slots=True)
@@ -52,16 +53,19 @@ class TileCache:
         self._spent = _Room(max_spent_bytes)
         self._lock = threading.Lock()
         self._running: dict[Key, threading.Lock] = {}
-        self._free: list[Tile] = []
+        self._free: dict[tuple[int, ...], list[Tile]] = {}
 
-    def take(self, key: Key, *, px: int, of: int, decode: Callable[[Key, Tile | None], Tile]) -> Kept:
+    def take(
+        self, key: Key, *, shape: tuple[int, int, int], px: int, of: int, decode: Callable[[Key, Tile], None]
+    ) -> Kept:
         """A tile, not to be written to, which the caller gives back.
 
         Args:
             key: Which.
+            shape: Of its array.
             px: How many of its px are read now.
             of: How many px of it lie inside the level.
-            decode: Makes it, in the array given or a new one; what it raises is raised in every thread that waits.
+            decode: Fills the array; what it raises is raised in every thread that waits.
         """
         while True:
             with self._lock:
@@ -75,17 +79,19 @@ class TileCache:
                 if other is None:
                     mine = self._running[key] = threading.Lock()
                     mine.acquire()
-                    spare = self._free.pop() if self._free else None
+                    tile = self._array(shape)
                     break
             with other:
                 pass  # it has ended, or failed: then this thread meets the same error
         try:
-            kept = Kept(decode(key, spare), of - px)
+            decode(key, tile)
         except BaseException:
             with self._lock:
                 del self._running[key]
+                self._free[shape].append(tile)
             mine.release()
             raise
+        kept = Kept(tile, of - px)
         with self._lock:
             self.decoded += 1
             self._put(key, kept)
@@ -102,9 +108,8 @@ class TileCache:
     def clear(self) -> None:
         """Forget all tiles."""
         with self._lock:
-            self._partly.clear()
-            self._spent.clear()
-            self._free.clear()
+            for kept in (*self._partly.clear(), *self._spent.clear()):
+                self._let_go(kept)
 
     @property
     def nbytes(self) -> int:
@@ -113,12 +118,21 @@ class TileCache:
 
     def _put(self, key: Key, kept: Kept) -> None:
         for gone in (self._partly if kept.unread > 0 else self._spent).put(key, kept):
-            gone.is_kept = False
-            self._recycle(gone)
+            self._let_go(gone)
+
+    def _let_go(self, kept: Kept) -> None:
+        kept.is_kept = False
+        self._recycle(kept)
 
     def _recycle(self, kept: Kept) -> None:
-        if not kept.is_kept and not kept.users and len(self._free) < MAX_FREE:
-            self._free.append(kept.tile)
+        if not kept.is_kept and not kept.users:
+            self._free[kept.tile.shape].append(kept.tile)
+
+    def _array(self, shape: tuple[int, int, int]) -> Tile:
+        free = self._free.setdefault(shape, [])
+        if not free:
+            free.extend(np.empty((max(1, SLAB_BYTES // int(np.prod(shape))), *shape), np.uint8))
+        return free.pop()
 
 
 class _Room:
@@ -144,6 +158,9 @@ class _Room:
             self.nbytes -= gone.tile.nbytes
             yield gone
 
-    def clear(self) -> None:
+    def clear(self) -> list[Kept]:
+        """Empty; returns what was there."""
+        gone = list(self._tiles.values())
         self._tiles.clear()
         self.nbytes = 0
+        return gone
