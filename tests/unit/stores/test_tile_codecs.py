@@ -74,6 +74,17 @@ def test_a_part_of_a_tile_is_that_part_of_the_whole(codec):
     np.testing.assert_array_equal(out, decoded(codec, data)[17:37, 5:36])
 
 
+def test_greendelta_is_exact_where_its_sums_pass_32_bits():
+    # The largest difference at every px: 255 * 3000 * 3000 is over 2**31.
+    codec, side = Greendelta(), 3000
+    planes = np.full((3, side, side), 255, np.uint8)
+    row = np.cumsum(planes[0, 0], dtype=np.uint8)
+    out = np.empty((side, side, 3), np.uint8)
+    codec.decode(zstd.compress(planes, 1), out)
+    np.testing.assert_array_equal(out[0, :, 1], row)
+    np.testing.assert_array_equal(out[-1, :, 1], (row.astype(int) * side % 256).astype(np.uint8))
+
+
 def test_jpeg_is_near_and_says_that_it_is_lossy():
     codec = Jpeg(95, "444")
     assert not codec.lossless
