@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import typer
+from PIL import Image, ImageCms
 from slide_files import tissue_picture, write_pyramid, write_svs
 from typer.testing import CliRunner
 
@@ -42,6 +43,19 @@ def test_two_good_slides_pass(folder: Path):
     assert checked.ihc is not None
     assert (checked.he.slide_id, checked.he.mpp, checked.ihc.mpp) == ("c1-he", 0.5, 0.25)
     assert checked.provenance.inputs == {"he": checked.he.content_sha256, "ihc": checked.ihc.content_sha256}
+
+
+def test_a_pair_of_two_colour_profiles_is_noted_and_passes(folder: Path):
+    for name, seed, kind in (("he.png", 0, "sRGB"), ("ihc.png", 1, "LAB")):
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(kind)).tobytes()
+        Image.fromarray(tissue_picture(seed=seed)).save(folder / name, icc_profile=profile)
+    paths = {"he": str(folder / "he.png"), "ihc": str(folder / "ihc.png"), "mpp_he": "0.5", "mpp_ihc": "0.5"}
+    checked = check(folder, **paths)
+    assert checked.provenance.status.state == "ok"
+    assert checked.provenance.told["notes"] == ["the two slides carry different colour profiles (ICC)"]
+    Image.fromarray(tissue_picture(seed=1)).save(folder / "ihc.png")
+    assert check(folder, **paths).provenance.told["notes"] == checked.provenance.told["notes"]
+    assert check(folder).provenance.told == {}
 
 
 def test_the_private_row_alone_knows_the_paths(folder: Path):
