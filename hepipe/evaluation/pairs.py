@@ -59,9 +59,9 @@ class PairedTiles:
         """
         self._virtual = TileStore(virtual, "virtual")
         predicted = [str(tile) for tile in self._virtual.attributes["tile_ids"]]
-        self._rows = sorted(
-            (row for row in read_table(index, INDEX) if row["split"] == split), key=lambda row: row["tile_id"]
-        )
+        # As `SplitTiles` gives to prediction: those beside the tumour regions are in no score.
+        here = (row for row in read_table(index, INDEX) if (row["split"], row["place"]) == (split, "inside"))
+        self._rows = sorted(here, key=lambda row: row["tile_id"])
         self._place = {tile_id: place for place, tile_id in enumerate(predicted)}
         wanted = {row["tile_id"] for row in self._rows}
         self._refuse(wanted - self._place.keys(), "without a prediction; predict this split again")

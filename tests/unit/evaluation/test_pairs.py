@@ -47,7 +47,8 @@ def write_store(path, artefact, *, side, mpp, **arrays):
 @pytest.fixture
 def results(tmp_path):
     write_store(tmp_path / "tiles" / "C1.zarr", "tiles", side=16, mpp=0.5, he=[10, 11, 12], ihc=[20, 21, 22])
-    rows = [index_row("C1/b", 0), index_row("C1/a", 2), index_row("C1/c", 1, "train")]
+    beside = {**index_row("C1/d", 1), "place": "outside"}
+    rows = [index_row("C1/b", 0), index_row("C1/a", 2), index_row("C1/c", 1, "train"), beside]
     write_table(rows, tmp_path / "index.parquet", INDEX, Provenance(artefact="index", subject="d"))
     return tmp_path
 
