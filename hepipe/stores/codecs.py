@@ -232,17 +232,6 @@ class Passthrough(Codec):
     colorspace: str | None = None
     name: ClassVar[str] = "passthrough"
 
-    @classmethod
-    def of_jpegs(cls, tile_px: tuple[int, int], *, tables: bytes | None, rgb: bool) -> Passthrough:
-        """How the JPEGs of one level of a slide are read.
-
-        Args:
-            tile_px: Their width and height.
-            tables: Quantisation and Huffman tables that they share; None where each carries its own.
-            rgb: Whether the slide says that they hold RGB; YCbCr otherwise.
-        """
-        return cls(tile_px, base64.b64encode(tables or b"").decode(), "RGB" if rgb else None)
-
     def encode(self, tile: np.ndarray) -> bytes:
         """Pixels cannot be passed through; see `pack`."""
         raise TypeError("pass-through takes the scanner's own JPEGs, not pixels")

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -165,14 +165,8 @@ class TileWriter:
         assert tile.shape[:2] == (self.tile_px, self.tile_px), (name, tile.shape)
         return sealed(self._layouts[name].codec.encode(np.packbits(tile) if tile.dtype == bool else tile))
 
-    def pack(self, name: str, jpegs: Sequence[bytes], *, inside: tuple[int, int] | None = None) -> bytes:
-        """The chunk of a tile of an array that takes the scanner's own JPEGs; see `Passthrough.pack`. Any thread."""
-        codec = self._layouts[name].codec
-        assert isinstance(codec, Passthrough), (name, codec)
-        return sealed(codec.pack(jpegs, shape=(self.tile_px, self.tile_px), inside=inside))
-
     def decode(self, name: str, chunk: bytes) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels that a reader will get of a chunk of `encode` or `pack`. Any thread."""
+        """The pixels that a reader will get of a chunk. Any thread."""
         out = np.empty(self._layouts[name].shape, np.uint8)
         self._layouts[name].codec.decode(unsealed(chunk), out)
         return out
@@ -182,7 +176,7 @@ class TileWriter:
 
         Args:
             row: What is known of it, of values that JSON has; kept in `rows`.
-            chunks: Of `encode` or `pack`, one for each array.
+            chunks: Of `encode`, or `sealed(passthrough.pack(…))`, one for each array.
 
         Raises:
             StoreError: The disk is full, or fails. What was committed stays for the next writer.

@@ -1,3 +1,4 @@
+import base64
 import json
 
 import imagecodecs
@@ -192,7 +193,7 @@ def test_the_scanner_s_jpegs_give_the_pixels_that_they_give_alone():
 def test_jpegs_that_hold_rgb_are_not_taken_for_ycbcr():
     # As scanners write them: nothing in the JPEG says what its three channels are.
     parts = [part.replace(b"JFIF", b"none") for part in jpegs(TILE, colorspace="YCBCR", outcolorspace="YCBCR")]
-    codec = Passthrough.of_jpegs((16, 16), tables=None, rgb=True)
+    codec = Passthrough((16, 16), colorspace="RGB")
     assert np.abs(decoded(codec, codec.pack(parts, shape=(64, 64))).astype(int) - TILE).mean() < 5
     assert np.abs(decoded(Passthrough((16, 16)), codec.pack(parts, shape=(64, 64))).astype(int) - TILE).mean() > 20
 
@@ -201,7 +202,7 @@ def test_shared_tables_stand_once_in_the_metadata():
     parts = jpegs(TILE)
     tables, short = zip(*(abbreviated(part) for part in parts), strict=True)
     assert len(set(tables)) == 1
-    codec = Passthrough.of_jpegs((16, 16), tables=tables[0], rgb=False)
+    codec = Passthrough((16, 16), base64.b64encode(tables[0]).decode())
     chunk = codec.pack(list(short), shape=(64, 64))
     np.testing.assert_array_equal(decoded(codec, chunk), whole(parts))
     assert len(chunk) < sum(map(len, parts))

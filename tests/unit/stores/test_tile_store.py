@@ -197,7 +197,7 @@ def test_the_scanner_s_jpegs_pass_through_where_an_array_can_take_them(tmp_path)
         for tile in tiles:
             parts = [np.ascontiguousarray(tile[y : y + 16, x : x + 16]) for y in (0, 16) for x in (0, 16)]
             jpegs = [imagecodecs.jpeg8_encode(part, level=90) for part in parts]
-            writer.append({}, {"he": writer.pack("he", jpegs), "ihc": writer.encode("ihc", tile)})
+            writer.append({}, {"he": sealed(codec.pack(jpegs, shape=(32, 32))), "ihc": writer.encode("ihc", tile)})
         writer.finish()
     store = TileStore(tmp_path / "c.zarr")
     np.testing.assert_array_equal(store.read("ihc", 2), tiles[2])
