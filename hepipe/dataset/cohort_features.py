@@ -17,7 +17,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from hepipe.dataset.cohort import Cohort, Name
-from hepipe.dataset.cohort_statistics import CHANNELS, OD_OF_LEVEL, STAINS, level_counts
+from hepipe.dataset.cohort_statistics import CHANNELS, OD_OF_LEVEL, STAINS, level_counts, plane_counts
 from hepipe.dataset.schedule import Scheduler
 from hepipe.stains.deconvolution import Separator
 from hepipe.stains.matrices import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
@@ -116,15 +116,14 @@ def tile_features(tile: UInt8[np.ndarray, "h w 3"], separator: Separator, *, off
     values: list[float] = []
     for counts in level_counts(tile):
         values += _mean_sd(counts, np.array(OD_OF_LEVEL))
-    saturation = np.bincount(cv2.cvtColor(tile, cv2.COLOR_RGB2HSV)[..., 1].ravel(), minlength=256)
-    values += _mean_sd(saturation, np.arange(256) / 255)
+    values += _mean_sd(plane_counts(cv2.cvtColor(tile, cv2.COLOR_RGB2HSV), 1), np.arange(256) / 255)
     for amount in separator(tile):
         values += _stain_mean_p95(amount)
     grey = cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY)
-    across, down = (cv2.Sobel(grey, cv2.CV_16S, dx, dy).astype(np.int64) for dx, dy in ((1, 0), (0, 1)))
+    across, down = (cv2.Sobel(grey, cv2.CV_16S, dx, dy).astype(np.int32) for dx, dy in ((1, 0), (0, 1)))
     values.append(float(np.sqrt(across**2 + down**2).mean()) / 8)
-    laplacian = cv2.Laplacian(grey, cv2.CV_16S).astype(np.int64)
-    n, total, squares = laplacian.size, int(laplacian.sum()), int((laplacian**2).sum())
+    laplacian = cv2.Laplacian(grey, cv2.CV_16S).astype(np.int32)
+    n, total, squares = laplacian.size, int(laplacian.sum(dtype=np.int64)), int((laplacian**2).sum(dtype=np.int64))
     values.append(math.sqrt(n * squares - total**2) / n)
     return values + haralick(co_occurrence(grey // (256 // GREYS), offset_px))
 
@@ -150,7 +149,7 @@ def co_occurrence(greys: UInt8[np.ndarray, "h w"], offset_px: int) -> Int[np.nda
     )
     counts = np.zeros(GREYS * GREYS, np.int64)
     for one, other in pairs:
-        counts += np.bincount((one * np.uint8(GREYS) + other).ravel(), minlength=GREYS * GREYS)
+        counts += plane_counts(one * np.uint8(GREYS) + other)
     square = counts.reshape(GREYS, GREYS)
     both: np.ndarray = square + square.T
     return both
@@ -187,7 +186,7 @@ def _mean_sd(counts: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> 
 
 def _stain_mean_p95(amount: Float32[np.ndarray, "h w"]) -> list[float]:
     """In steps of 0.01 OD, up to 2.55."""
-    counts = np.bincount(cv2.convertScaleAbs(amount, alpha=OD_SCALE).ravel(), minlength=256)
+    counts = plane_counts(cv2.convertScaleAbs(amount, alpha=OD_SCALE))
     mean = float((counts * np.arange(256)).sum()) / amount.size
     p95 = int(np.searchsorted(np.cumsum(counts), math.ceil(0.95 * amount.size)))
     return [mean / OD_SCALE, p95 / OD_SCALE]
