@@ -149,11 +149,12 @@ def test_a_persons_word_on_a_pair_runs_that_pair_again_and_no_other(finished, co
 
 def test_an_edited_outline_runs_the_tissue_of_its_pair_again_and_registers_nothing(finished):
     outlined = finished.path / "slides/regions.geojson"
-    before = outlined.stat()
+    before, text = outlined.stat(), outlined.read_text()
     try:
-        outlined.touch()
+        outlined.write_text(f"{text}\n")  # a small file that is only touched is compared by its content
         planned = finished.planned()
     finally:
+        outlined.write_text(text)
         os.utime(outlined, ns=(before.st_atime_ns, before.st_mtime_ns))
     own = ("find_tissue", "estimate_stains", "tile_case", "grade_tiles", "picture_case")
     assert planned == dict.fromkeys((*own, "review", "assemble_dataset", "report"), 1)
