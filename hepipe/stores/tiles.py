@@ -263,6 +263,11 @@ class TileWriter:
     def _resume(self, key: str) -> None:
         """Take what an earlier writer with the same key has committed, and remove everything else."""
         with self._faults():
+            old = self._partial / "old"
+            if old.exists() and not self.path.exists():
+                os.replace(old, self.path)
+            elif old.exists():
+                shutil.rmtree(old)
             file = self._partial / "key"
             if not file.is_file() or file.read_text() != key:
                 # The key first: what is left of a folder without one is never taken for anything.

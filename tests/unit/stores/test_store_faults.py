@@ -263,6 +263,37 @@ def test_a_store_begun_otherwise_is_begun_anew(begin, tmp_path, make):
     assert files(path) == files(make("other.zarr"))
 
 
+def test_a_store_killed_while_it_takes_the_place_of_another_is_begun_again_as_often_as_it_takes(
+    make, begin, monkeypatch
+):
+    path = make()
+    for kill_at in range(1, 9):
+        with begin(path, key=f"{kill_at // 2}") as writer:
+            fill(writer, 6)
+            replace, left = os.replace, [kill_at]
+
+            def last(*given, replace=replace, left=left):
+                # Those of metadata files are not meant.
+                if not os.path.isfile(given[0]):
+                    left[0] -= 1
+                    if left[0] == 0:
+                        raise Killed
+                replace(*given)
+
+            def no_cleaning(*given, **more):
+                raise Killed
+
+            with monkeypatch.context() as patch, contextlib.suppress(Killed):
+                patch.setattr(os, "replace", last)
+                patch.setattr(shutil, "rmtree", no_cleaning)
+                writer.finish()
+    with begin(path) as writer:
+        assert len(TileStore(path)) in (6, 10)
+        fill(writer, 10)
+        writer.finish()
+    assert files(path) == files(make("other.zarr"))
+
+
 def test_a_finished_store_stays_until_the_new_one_is_whole(begin, make):
     path = make()
     with begin(path, key="again") as writer:
