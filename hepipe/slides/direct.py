@@ -17,8 +17,9 @@ from hepipe.slides.tile_cache import Key, TileCache
 FORMATS = ("aperio", "generic-tiff")
 """Others place tiles by more than a grid, or leave some out."""
 CACHE_MB = 96
-SPENT_MB = 6
-"""Of decoded tiles per slide: those read in part (a row of 256-px tiles of a slide 128,000 px wide), and others."""
+SPENT_MB = 24
+"""Of decoded tiles per slide: those read in part (a row of 256-px tiles of a slide 128,000 px wide), and those that
+reads which overlap come back to."""
 
 
 class DirectSlide(OpenSlideSlide):

@@ -125,11 +125,8 @@ def test_tiles_that_a_plain_tiff_leaves_out_are_white(tmp_path: Path):
     np.testing.assert_array_equal(slide.decode(0, 40, 40, 100, 100), theirs.decode(0, 40, 40, 100, 100))
 
 
-def test_reads_along_a_grid_decode_every_source_tile_once_and_keep_one_row_of_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_reads_along_a_grid_decode_every_source_tile_once_and_keep_one_row_of_them(tmp_path: Path):
     write_coded(tmp_path / "a.tif", tissue(640, 1280), n_levels=1)
-    monkeypatch.setattr(direct, "SPENT_MB", 0)
     slide, most = DirectSlide(tmp_path / "a.tif", slide_id="c1-he", mpp=None), 0
     for y in range(0, 600, 150):
         for x in range(0, 1200, 150):
@@ -138,6 +135,14 @@ def test_reads_along_a_grid_decode_every_source_tile_once_and_keep_one_row_of_th
     columns, rows = 1200 // 64 + 1, 600 // 64 + 1
     assert slide.tiles.decoded == columns * rows
     assert most <= (columns + 4 + rows) * 64 * 64 * 3  # a row, one tile's own, and what no tile needed at the right
+
+
+def test_reads_that_overlap_soon_decode_no_tile_twice(tmp_path: Path):
+    write_coded(tmp_path / "a.tif", tissue(128, 1280), n_levels=1)
+    slide = DirectSlide(tmp_path / "a.tif", slide_id="c1-he", mpp=None)
+    for x in range(0, 1280 - 160, 96):
+        slide.decode(0, x, 0, 160, 128)
+    assert slide.tiles.decoded <= 2 * 20 + 2  # those of the first overlap
 
 
 def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
