@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bars.table import Table
-from tilebars import cutting, loading, mosaic, scale, sparse, stains, warping
+from tilebars import codecs, cutting, loading, mosaic, reading, scale, sparse, stains, warping
 from tilebars.rivals import Rival, rivals_of
 
 from hepipe.config import StoreSpec, TilingSpec
+from hepipe.errors import SlideError
+from hepipe.slides.open import closing, open_slide
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,25 @@ class Place:
             share = 0.005 if kind == "sparse" else 0.38
             mosaic.make(path, self.data, size=size, stain=stain, tissue=share, sparse=kind == "sparse")
         return path
+
+
+def measure_reading(table: Table, place: Place) -> None:
+    reading.measure(table, [place.slide("mosaic", "he"), place.slide("mosaic", "ihc"), *decoded_here(place.data)])
+
+
+def decoded_here(data: Path) -> list[Path]:
+    """The public slides that the direct reader takes."""
+    found = []
+    for path in sorted(one for kind in ("svs", "tif", "ndpi") for one in data.rglob(f"*.{kind}")):
+        with contextlib.suppress(SlideError):
+            slide = open_slide(path, slide_id="bar-he", reader="direct", mpp=0.5)
+            with closing(slide):
+                found.append(path)
+    return found
+
+
+def measure_codecs(table: Table, place: Place) -> None:
+    codecs.measure(table, place.data, place.work / "codecs")
 
 
 def measure_cut(table: Table, place: Place) -> None:
@@ -89,9 +110,11 @@ def measure_loading(table: Table, place: Place) -> None:
 
 
 PARTS: dict[str, Callable[[Table, Place], None]] = {
+    "reading": measure_reading,
     "cut": measure_cut,
     "warp": measure_warp,
     "stains": measure_stains,
+    "codecs": measure_codecs,
     "threads": measure_threads,
     "sparse": measure_sparse,
     "scale": measure_scale,
