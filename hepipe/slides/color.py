@@ -26,7 +26,7 @@ class SrgbFrom:
             NoConversion: There is none, or none that describes RGB pixels.
         """
         if profile is None:
-            raise NoConversion("the file carries no colour profile")
+            raise NoConversion("the file carries no colour profile that can be read")
         if len(profile) > MAX_PROFILE_BYTES:
             raise NoConversion("the colour profile is too large")
         try:

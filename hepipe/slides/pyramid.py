@@ -14,8 +14,9 @@ from hepipe.slides.color import AS_SCANNED, SRGB, NoConversion, SrgbFrom
 from hepipe.slides.metadata import nominal_downsample
 from hepipe.slides.resample import average_areas
 
-BLOCK_PX = 2048
-"""Side of the largest piece of a level that is decoded at once: 4 Mpx, far below the 64 Mpx that a read may hold."""
+BLOCK_PX = 2304
+"""Side of the largest piece of a level that is decoded at once: 5 Mpx, far below the 64 Mpx that a read may hold, and
+enough for a tile of 1,024 px at a little more than twice the level's mpp."""
 
 
 class PyramidSlide(abc.ABC):
