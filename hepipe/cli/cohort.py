@@ -97,3 +97,26 @@ def prior(
                 f"{cohort.name}, {name}: vectors of {stains.n_vectors} of {len(found.cases)} cases, "
                 f"which lie {stains.turn_deg[0]:.1f} and {stains.turn_deg[1]:.1f} degrees from it (median)"
             )
+
+
+@cohort_app.command()
+def convert(
+    index: Index,
+    folder: Annotated[Path, typer.Option(help="Where the other data set goes; run again, it goes on.")],
+    codec: Annotated[
+        Literal["greendelta", "jxl", "zstd", "raw"] | None, typer.Option(help="Of the tiles; over that of --spec.")
+    ] = None,
+    spec: SpecJson = "{}",
+    workers: Workers = None,
+    at: Address = None,
+) -> None:
+    """Write a data set with the same tiles and index in another codec, a store a task."""
+    import json
+
+    from hepipe.config import StoreSpec
+    from hepipe.dataset.conversion import convert_cohort
+    from hepipe.dataset.schedule import Scheduler
+
+    wanted = StoreSpec.model_validate({**json.loads(spec), **({} if codec is None else {"codec": codec})})
+    count = convert_cohort(index, folder, wanted, Scheduler(workers, at))
+    typer.echo(f"{count} stores in {wanted.codec}")

@@ -43,17 +43,18 @@ class Scheduler:
         if self.address is not None and not re.fullmatch(r"[a-z]+://\S+", self.address):
             raise ConfigError(f"scheduler: {self.address!r} is no address; give one as tcp://host:8786")
 
-    def results(self, parts: Sequence[Any], name: str) -> Iterator[Any]:
-        """The value of each part, a dask collection of one chunk, in order; progress on stderr.
+    def results(self, parts: Sequence[Any], name: str, *, unit: str = "chunk") -> Iterator[Any]:
+        """The value of each part, a dask collection with one key, in order; progress on stderr.
 
         Args:
             parts: Of one graph. A few hundred are computed at once, so that results never pile up.
             name: What is done, for the bar.
+            unit: What a part is called there.
 
         Raises:
             ConfigError: Nothing answers at the address.
         """
-        ticks = watched(itertools.repeat(None, len(parts)), name, total=len(parts), unit="chunk")
+        ticks = watched(itertools.repeat(None, len(parts)), name, total=len(parts), unit=unit)
         with contextlib.closing(ticks):  # type: ignore[type-var]
             next(ticks, None)
             if self.address is None:

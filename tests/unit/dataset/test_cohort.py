@@ -66,7 +66,7 @@ def test_reading_and_working_on_a_chunk_is_one_task(make_cohort):
     seen = []
 
     class Tasks(Scheduler):
-        def results(self, parts, name):
+        def results(self, parts, name, unit="chunk"):
             seen.extend(parts)
             return iter(dask.compute(*parts, scheduler="sync"))
 
