@@ -19,6 +19,8 @@ JPEG = 7
 JPEG_2000 = {33003: "ycbcr", 33005: "rgb", 34712: "rgb"}
 """Compression tags to colour space: two of Aperio's, and the registered one."""
 PHOTOMETRIC = {2: "rgb", 6: "ycbcr"}
+BROKEN = (OSError, ValueError, LookupError, TypeError, RuntimeError, ArithmeticError, struct.error)
+"""What tifffile raises at damaged bytes."""
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 """What ends a scan: no stuffed byte, fill byte or restart."""
 LIBJPEG = {"rgb": 2, "ycbcr": 3}
@@ -90,7 +92,10 @@ class TileGrid:
         count = int(self.counts[number])
         if not 0 <= count <= MAX_BYTES_PER_PX * self.tile[0] * self.tile[1]:
             raise BrokenTile(f"{count} bytes")
-        data = os.pread(file, count, int(self.offsets[number]))
+        try:
+            data = os.pread(file, count, int(self.offsets[number]))
+        except OSError as error:
+            raise BrokenTile(os.strerror(error.errno or 0)) from error
         if len(data) != count:
             raise BrokenTile(f"{len(data)} of {count} bytes")
         return data
@@ -142,7 +147,7 @@ def read_grids(path: Path, level_sizes: Sequence[tuple[int, int]]) -> tuple[Tile
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if page.is_tiled]
             return tuple(_grid(pages, size, level) for level, size in enumerate(level_sizes))
-    except (tifffile.TiffFileError, OSError, ValueError, LookupError, TypeError, RuntimeError, struct.error) as error:
+    except (tifffile.TiffFileError, *BROKEN) as error:
         raise NotDirect("not a TIFF that can be read tile by tile") from error
 
 
@@ -189,9 +194,9 @@ def _look_for_damage(data: bytes) -> None:
 
 
 def _look_at_size(data: bytes, tile: tuple[int, int]) -> None:
-    """Stop at a JPEG 2000 stream of another size, before its decoder allocates it."""
-    start, _, _, right, bottom, left, top = struct.unpack_from(">IHHIIII", data)
-    if start != 0xFF4FFF51 or (right - left, bottom - top) != tile:
+    """Stop at a JPEG 2000 stream of another size or number of planes, before its decoder allocates them."""
+    start, _, _, right, bottom, left, top, *_, planes = struct.unpack_from(">IHH8IH", data)
+    if start != 0xFF4FFF51 or (right - left, bottom - top) != tile or planes != 3:
         raise BrokenTile("no JPEG 2000 stream of the tile's size")
 
 

@@ -220,10 +220,11 @@ def test_bytes_beyond_the_end_of_the_file_are_a_damaged_tile(tmp_path: Path):
     slide = DirectSlide(tmp_path / "a.tif", slide_id="c1-he", mpp=None)
     slide.grids[0].offsets[1] = 1 << 40
     slide.grids[0].counts[2] = 1 << 40
-    for x, y in ((64, 0), (0, 64)):
+    slide.grids[0].offsets[3] = -1
+    for x, y in ((64, 0), (0, 64), (64, 64)):
         with pytest.raises(SlideError, match="a tile of level 0 cannot be read"):
             slide.decode(0, x, y, 9, 9)
-    assert slide.decode(0, 64, 64, 9, 9).shape == (9, 9, 3)
+    assert slide.decode(0, 0, 0, 64, 64).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("codec", ["ycbcr", "rgb"])
@@ -272,3 +273,16 @@ def test_a_level_that_is_two_pages_is_not_guessed(tmp_path: Path):
     with pytest.raises(NotDirect, match="level 0 is 0 tiled pages of the file, not one"):
         direct.read_grids(tmp_path / "a.tif", [(127, 128)])
     slide.close()
+
+
+def test_a_jpeg_2000_tile_that_claims_another_size_is_never_decoded(tmp_path: Path):
+    path = tmp_path / "a.svs"
+    write_coded(path, tissue(128, 128), codec="jpeg2000", aperio=True, n_levels=1)
+    start, _ = tile_bytes(path, 0)
+    data = bytearray(path.read_bytes())
+    data[start + 8 : start + 16] = b"\x00\x01\x00\x00" * 2  # 65,536 px wide and high
+    path.write_bytes(data)
+    slide = DirectSlide(path, slide_id="c1-he", mpp=None)
+    with pytest.raises(SlideError, match="no JPEG 2000 stream of the tile's size"):
+        slide.decode(0, 0, 0, 9, 9)
+    assert slide.decode(0, 64, 64, 9, 9).shape == (9, 9, 3)
