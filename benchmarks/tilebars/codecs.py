@@ -3,8 +3,9 @@
     python benchmarks/tilebars/codecs.py DATA WORK
 
 A child of its own: prints JSON. Tiles of 512 px, those with the most tissue of each slide, are as scanned and, as IHC
-tiles come into a store, warped with one interpolation. PNG is Pillow's at its default, which is the smaller, for bytes;
-for speed it is whatever is the faster of Pillow and OpenCV. CPU seconds are the best of several rounds, in turn.
+tiles come into a store, warped with one interpolation. PNG files are Pillow's at its default: bytes and encode rates
+are against those, read rates against the faster of Pillow and OpenCV on them. OpenCV's own PNG, quick and large, stands
+in the row of jxl without a bar. CPU seconds are the best of several rounds, in turn.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def measure(table: Any, data: Path, work: Path) -> None:
         table.add(
             f"jxl, {kind} tiles : PNG",
             f"{jxl['bytes']:.3f} × the bytes, {jxl['decode_cv2']:.2f} × the decode rate (cv2), {jxl['encode']:.1f} × "
-            f"the encode rate ({jxl['encode_ms']:.1f} : {jxl['png_encode_ms']:.1f} ms, {jxl['encode_rival']})",
+            f"the encode rate ({jxl['encode_ms']:.1f} : {jxl['png_encode_ms']:.1f} ms); of OpenCV's quick PNG "
+            f"{jxl['quick_bytes']:.2f} × the bytes, {jxl['quick']:.1f} × the encode rate",
             f"≤ {JXL_BYTES:.1f} ×, ≥ {JXL_DECODE:.1f} ×, ≥ {JXL_ENCODE:.0f} ×",
             jxl["bytes"] <= JXL_BYTES and jxl["decode_cv2"] >= JXL_DECODE and jxl["encode"] >= JXL_ENCODE,
         )
@@ -113,7 +115,7 @@ def measured(tiles: Tiles, work: Path) -> dict[str, Any]:
     }
     per = 1e3 / len(tiles)
     png_encode = dict(zip(encodings, in_turn(list(encodings.values()), rounds=2), strict=True))
-    encode_rival = min(png_encode, key=png_encode.__getitem__)
+    quick_bytes = sum(len(cv2.imencode(".png", tile)[1]) for tile in tiles)
     found = {}
     made = Provenance(artefact="tiles", subject="bar")
     for name in ("greendelta", "jxl", "zstd", "jpeg", "raw"):
@@ -141,14 +143,15 @@ def measured(tiles: Tiles, work: Path) -> dict[str, Any]:
             "read": png / read,
             "zarr": png / through_zarr,
             "decode_cv2": opencv / read,
-            "encode": png_encode[encode_rival] / encode,
+            "encode": png_encode["Pillow"] / encode,
+            "quick": png_encode["OpenCV"] / encode,
+            "quick_bytes": stored / quick_bytes,
             "rival": "Pillow" if png == pillow else "OpenCV",
-            "encode_rival": encode_rival,
             "read_ms": per * read,
             "zarr_ms": per * through_zarr,
             "png_ms": per * png,
             "encode_ms": per * encode,
-            "png_encode_ms": per * png_encode[encode_rival],
+            "png_encode_ms": per * png_encode["Pillow"],
         }
     return found
 
@@ -196,4 +199,5 @@ def by_bytes(tiles: Iterable[np.ndarray]) -> float:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a file, it finds only what lies beside it
     main()
