@@ -17,6 +17,7 @@ from hepipe.slides.direct import DirectSlide
 from hepipe.slides.open import open_slide
 from hepipe.slides.openslide import OpenSlideSlide
 from hepipe.slides.source_tiles import NotDirect, TileGrid
+from hepipe.slides.tile_cache import TileCache
 
 
 def tissue(height: int, width: int, *, seed: int = 0) -> np.ndarray:
@@ -143,6 +144,16 @@ def test_reads_that_overlap_soon_decode_no_tile_twice(tmp_path: Path):
     for x in range(0, 1280 - 160, 96):
         slide.decode(0, x, 0, 160, 128)
     assert slide.tiles.decoded <= 2 * 20 + 2  # those of the first overlap
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (7, 5, 3), (2048, 2048, 3)])
+def test_arrays_for_tiles_are_apart_and_lie_between_multiples_of_32_bytes(shape: tuple[int, int, int]):
+    cache = TileCache(max_bytes=1 << 30, max_spent_bytes=0)
+    tiles = [
+        cache.take((0, n), shape=shape, px=0, of=1, decode=lambda key, out: out.fill(key[1])).tile for n in range(3)
+    ]
+    assert [int(tile.max()) for tile in tiles] == [int(tile.min()) for tile in tiles] == [0, 1, 2]
+    assert all(tile.ctypes.data % 32 == 16 and tile.flags.c_contiguous for tile in tiles)
 
 
 def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
