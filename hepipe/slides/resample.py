@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy import sparse
 
 from hepipe.geometry import Box
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 STRIP_ROWS = 32
 """Rows made at a time: what they need stays in the processor's cache, four times faster than all at once."""
@@ -47,6 +51,8 @@ def average_areas(source: UInt8[np.ndarray, "h w 3"], box: Box, out: UInt8[np.nd
 
 def _shares(start: float, step: float, n_out: int, n_in: int) -> sparse.csr_array:
     """Share of each input px in each output px of one axis; rows add up to 1."""
+    from scipy import sparse  # half as long to load as all else here, and most reads need none of it
+
     edges = start + step * np.arange(n_out + 1)
     edges[np.abs(edges - np.rint(edges)) < NEAR_PX] = np.rint(edges[np.abs(edges - np.rint(edges)) < NEAR_PX])
     first = np.floor(edges[:-1]).astype(np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 WHITE = (255.0, 255.0, 255.0)
-_STRIP = 64  # rows; a strip of OD stays in the cache
+_STRIP = 32  # rows; a strip of OD stays in the cache
 
 
 def density_table(white: Sequence[float] = WHITE) -> Float32[np.ndarray, "1 256 3"]:

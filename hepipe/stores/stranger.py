@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
 from hepipe.errors import StoreError
 from hepipe.geometry import MPP_RANGE, Transform
 from hepipe.stores.codecs import zstd_size
+
+if TYPE_CHECKING:
+    import zarr
 
 MAX_METADATA_BYTES = 16_000_000
 MAX_GRID_PX = 32_000_000
@@ -67,6 +69,8 @@ def read_transform(group: zarr.Group, name: str, *, path: Path) -> Transform | N
     Raises:
         StoreError: Not finite, not invertible, of absurd size, or damaged.
     """
+    import zarr
+
     if name not in group:
         return None
     part, where = group[name], f"{path}: {name}"
@@ -106,6 +110,8 @@ def read_array(group: zarr.Group, name: str, *, path: Path, within: str = "") ->
     Raises:
         StoreError: Another shape or type, absurd size, values that are not finite, or damaged.
     """
+    import zarr
+
     kind, shape, limit = SHAPES[name]
     where = f"{path}: {within}/{name}" if within else f"{path}: {name}"
     array = group[name]

@@ -27,10 +27,10 @@ def white_point(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " 3"]:
     """
     counts = np.zeros((3, 256), np.int64)
     for rows in strips(rgb.shape):
-        pixels = rgb[rows].reshape(-1, 3)
-        scanned = pixels[(pixels < 255).any(axis=1)]
+        part = rgb[rows]
         for channel in range(3):
-            counts[channel] += np.bincount(scanned[:, channel], minlength=256)
+            counts[channel] += cv2.calcHist([part], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
+        counts[:, 255] -= cv2.countNonZero(cv2.inRange(part, (255, 255, 255), (255, 255, 255)))
     if not counts.any():
         return np.full(3, 255.0)
     return np.maximum([_percentile(one, 0.95) for one in counts], 128.0)
@@ -52,8 +52,8 @@ def mean_od(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
 def _mean_od(rgb: UInt8[np.ndarray, "h w 3"], white: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "h w"]:
     grey = np.maximum(np.arange(256), 1)[:, None]
     table = np.maximum(np.log10(white / grey), 0).astype(np.float32)
-    density = np.stack([table[:, channel][rgb[..., channel]] for channel in range(3)])
-    mean: np.ndarray = density.mean(axis=0)
+    density = cv2.LUT(np.ascontiguousarray(rgb), table[None])
+    mean: np.ndarray = (density[..., 0] + density[..., 1] + density[..., 2]) / np.float32(3)
     return mean
 
 
@@ -70,8 +70,7 @@ def is_ink(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     its blue in red. Red ink is not told from eosin here.
     """
     red, green, blue = (rgb[..., channel].astype(np.int16) for channel in range(3))
-    top = rgb.max(axis=2).astype(np.int16)
-    bottom = rgb.min(axis=2).astype(np.int16)
+    top, bottom = (limit(limit(red, green), blue) for limit in (np.maximum, np.minimum))
     black = (top < 70) & (top - bottom < 25)
     leafy = (green - red > 20) & (green - blue > 20)
     # Dense haematoxylin keeps about half of its blue in red.
