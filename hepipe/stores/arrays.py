@@ -70,8 +70,9 @@ def open_group(path: Path, artefact: str) -> tuple[zarr.Group, Provenance]:
 
 def content_digest(array: np.ndarray) -> str:
     """SHA-256 over dtype, shape and values."""
-    text = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(text + np.ascontiguousarray(array).tobytes()).hexdigest()
+    found = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return found.hexdigest()
 
 
 # Transforms ------------------------------------------------------------------------------------------------

@@ -41,8 +41,10 @@ TILES = pa.schema(
         column("tissue_frac", pa.float32(), "share of the tile that is tissue on both slides, 0 to 1"),
         column("region", pa.string(), "outlined class that most of its tissue is in; empty for none"),
         column("place", pa.string(), "inside, or outside of the tumour regions: kept for tests, never trained on"),
-        column("he_sha256", pa.string(), "of the H&E pixels; null without", nullable=True),
-        column("ihc_sha256", pa.string(), "of the IHC pixels; null without", nullable=True),
+        column(
+            "he_sha256", pa.string(), "of the H&E pixels, or the chunk of a lossy codec; null without", nullable=True
+        ),
+        column("ihc_sha256", pa.string(), "likewise of the IHC", nullable=True),
         column("measurements", pa.map_(pa.string(), pa.float64()), "raw quality and stain measurements by name"),
     ]
 )

@@ -165,12 +165,6 @@ class TileWriter:
         assert tile.shape[:2] == (self.tile_px, self.tile_px), (name, tile.shape)
         return sealed(self._layouts[name].codec.encode(np.packbits(tile) if tile.dtype == bool else tile))
 
-    def decode(self, name: str, chunk: bytes) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels that a reader will get of a chunk. Any thread."""
-        out = np.empty(self._layouts[name].shape, np.uint8)
-        self._layouts[name].codec.decode(unsealed(chunk), out)
-        return out
-
     def append(self, row: Mapping[str, Any], chunks: Mapping[str, bytes]) -> int:
         """Add one tile and return its number.
 

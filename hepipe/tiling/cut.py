@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -206,7 +207,9 @@ def finish_tile(
 
 
 def encoded(tile: Tile, store: TileWriter, as_scanned: Mapping[str, bytes] = MappingProxyType({})) -> Encoded:
-    """A tile as the store takes it; the hashes are of the pixels that a reader gets. Any thread.
+    """A tile as the store takes it, with hashes of its pixels; where a codec changes those, of its bytes. Any thread.
+
+    Decoding again what was just encoded would cost as much as the encoding, and two decoders may differ by a level.
 
     Args:
         tile: The pixels.
@@ -215,9 +218,9 @@ def encoded(tile: Tile, store: TileWriter, as_scanned: Mapping[str, bytes] = Map
     """
     chunks = {name: as_scanned.get(name) or store.encode(name, getattr(tile, name)) for name in ARRAYS}
     hashes = {
-        f"{name}_sha256": content_digest(
-            getattr(tile, name) if store.lossless(name) else store.decode(name, chunks[name])
-        )
+        f"{name}_sha256": content_digest(getattr(tile, name))
+        if store.lossless(name)
+        else hashlib.sha256(chunks[name]).hexdigest()
         for name in ("he", "ihc")
     }
     measured = {name: float(value) for name, value in sorted(tile.measurements.items())}

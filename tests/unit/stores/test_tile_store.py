@@ -176,13 +176,13 @@ def test_chunks_made_by_threads_make_the_same_store(begin, make, tmp_path):
     assert files(tmp_path / "other.zarr") == files(make())
 
 
-def test_what_a_lossy_store_gives_back_is_known_before_it_is_written(begin, tmp_path):
+def test_a_lossy_store_says_so_and_gives_back_what_its_chunks_hold(begin, tmp_path):
     writer = begin(tmp_path / "c1.zarr", spec={"codec": "jpeg", "quality": 50})
     assert not writer.lossless("he")
     assert writer.lossless("dab_mask")
     chunk = writer.encode("he", tissue(1)[0])
     writer.append({}, {"he": chunk, "dab_mask": writer.encode("dab_mask", np.zeros((SIDE, SIDE), bool))})
-    expected = writer.decode("he", chunk)
+    expected = imagecodecs.jpeg8_decode(unsealed(chunk).tobytes())
     writer.finish()
     np.testing.assert_array_equal(TileStore(tmp_path / "c1.zarr").read("he", 0), expected)
 

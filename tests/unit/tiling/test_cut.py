@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from hepipe.slides.picture import ArraySlide
 from hepipe.stores.arrays import TissueMasks, content_digest
 from hepipe.stores.cases import CheckedCase
 from hepipe.stores.provenance import Provenance
+from hepipe.stores.shards import sealed
 from hepipe.stores.tiles import TileStore, TileWriter
 from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, untrusted_fracs
 from hepipe.tiling.keep import keep_cells
@@ -33,8 +36,8 @@ def masked(where):
     return TissueMasks(Provenance(artefact="tissue", subject="c1"), tissue, 4.0)
 
 
-def cut(slides, tmp_path, transform, *, cells, workers=1):
-    storing = StoreSpec(tiles_per_shard=3)
+def cut(slides, tmp_path, transform, *, cells, workers=1, codec="greendelta"):
+    storing = StoreSpec(codec=codec, tiles_per_shard=3)
     with TileWriter(tmp_path / f"{workers}.zarr", MADE, mpp=1.0, tile_px=32, arrays=ARRAYS, spec=storing) as store:
         rows = cut_case(
             *slides,
@@ -142,6 +145,15 @@ def test_a_case_that_was_stopped_goes_on_and_ends_as_if_it_had_not(slides, tmp_p
     ]
     assert files[0] == files[1]
     assert files[0]
+
+
+def test_hashes_are_of_the_pixels_or_of_the_bytes_that_hold_others(slides, tmp_path):
+    cells = keep_cells(slides[0], masked(np.s_[8:16, 8:16]), SPEC, case_id="c1").cells
+    transform = identity(fixed_mpp=1.0, moving_mpp=1.0)
+    made = {name: cut(slides, tmp_path / name, transform, cells=cells, codec=name) for name in ("jxl", "zstd", "jpeg")}
+    hashes = {name: rows[0]["he_sha256"] for name, (rows, _) in made.items()}
+    assert hashes["jxl"] == hashes["zstd"] == content_digest(made["zstd"][1].read("he", 0))
+    assert hashes["jpeg"] == hashlib.sha256(sealed(made["jpeg"][1].chunk("he", 0))).hexdigest()
 
 
 def test_a_slide_of_which_no_tile_decodes_is_named(slides, tmp_path):
