@@ -83,6 +83,7 @@ class CaseTiles:
         transform: Digest of the registration.
         held: The pair's registration is in review and no person has accepted it: its tiles stay out of the index.
         icc: Stain to the SHA-256 of its slide's colour profile, None for a slide that carries none.
+        readers: Stain to who decodes its slide.
     """
 
     case_id: str
@@ -97,6 +98,7 @@ class CaseTiles:
     held: bool = False
     alignment: Mapping[str, str] = field(default_factory=dict)
     icc: Mapping[str, str | None] = field(default_factory=dict)
+    readers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_case(folder: Path, case_id: str) -> CaseTiles:
@@ -122,6 +124,7 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
     registered = read_registered(folder / "registered" / f"{case_id}.zarr")
     _, of_tissue = open_group(folder / "tissue" / f"{case_id}.zarr", "tissue")
     specs |= {made.artefact: made.spec for made in (registered.provenance, of_tissue)}
+    slides = {stain: facts for stain, facts in (("he", checked.he), ("ihc", checked.ihc)) if facts}
     return CaseTiles(
         case_id,
         checked.patient_id,
@@ -134,7 +137,8 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
         registered.digest,
         held=checked.accepted != "yes" and _in_review(registered),
         alignment=alignment,
-        icc={stain: facts.icc_sha256 for stain, facts in (("he", checked.he), ("ihc", checked.ihc)) if facts},
+        icc={stain: facts.icc_sha256 for stain, facts in slides.items()},
+        readers={stain: facts.decoded_by for stain, facts in slides.items()},
     )
 
 
@@ -167,6 +171,8 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
                     "store": f"tiles/{case.case_id}.zarr",
                     "split": split,
                     "alignment": case.alignment[tile["tile_id"]],
+                    "he_reader": case.readers.get("he"),
+                    "ihc_reader": case.readers.get("ihc"),
                 }
             )
     rows.sort(key=lambda row: str(row["tile_id"]))

@@ -34,6 +34,11 @@ class SlideFacts(Spec):
     not_direct: str = ""
     color: str = "as_scanned"
 
+    @property
+    def decoded_by(self) -> str:
+        """The reader, and why it is not the direct one."""
+        return f"{self.reader}: {self.not_direct}" if self.not_direct else self.reader
+
 
 class CheckedCase(Spec):
     """One pair by ids."""

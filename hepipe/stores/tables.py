@@ -65,6 +65,8 @@ INDEX = pa.schema(
         column("store", pa.string(), "tile store, relative to the index"),
         column("split", pa.string(), "train, val or test"),
         column("alignment", pa.string(), "aligned, weak, misaligned or beyond the search range"),
+        column("he_reader", pa.string(), "who decoded the H&E, and why not directly; null for imports", nullable=True),
+        column("ihc_reader", pa.string(), "likewise the IHC", nullable=True),
     ]
 )
 

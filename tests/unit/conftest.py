@@ -63,6 +63,8 @@ def make_index(tmp_path: Path) -> MakeIndex:
                             "store": "tiles/c.zarr",
                             "split": split,
                             "alignment": "aligned",
+                            "he_reader": None,
+                            "ihc_reader": None,
                         }
                     )
             writer.finish()

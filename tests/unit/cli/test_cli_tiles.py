@@ -65,6 +65,7 @@ class Folder:
             paint(root / "slides" / f"{case_id}-{stain}.png", vectors, seed)
             facts[stain] = SlideFacts(
                 slide_id=f"{case_id}-{stain}", reader="picture", format="picture", mpp=MPP, mpp_from="sheet",
+                not_direct="a picture" if stain == "ihc" else "",
                 size_px0=(160, 160), origin_px0=(0, 0), downsamples=(1.0,), tissue_mm2=0.05,
                 content_sha256=f"{seed}{stain}",
             )  # fmt: skip
@@ -137,6 +138,8 @@ def test_a_case_becomes_tiles_verdicts_and_an_index(folder):
     index = read_table(folder.root / "index.parquet", INDEX)
     assert [row["tile_id"] for row in index] == sorted(row["tile_id"] for row in rows)
     assert (folder.root / index[0]["store"]).is_dir()
+    # Who decoded the pixels, and why not directly.
+    assert {(row["he_reader"], row["ihc_reader"]) for row in index} == {("picture", "picture: a picture")}
     card = read_card(folder.root / "dataset.json")
     assert (card.n_tiles, card.n_kept, card.cases[0].n_kept) == (9, 9, 9)
 

@@ -33,6 +33,8 @@ def index_row(tile_id, row, split="test"):
         "store": "tiles/C1.zarr",
         "split": split,
         "alignment": "aligned",
+        "he_reader": None,
+        "ihc_reader": None,
     }
 
 

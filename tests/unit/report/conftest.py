@@ -135,7 +135,17 @@ class Results:
         pictures.mkdir(parents=True)
         for name in ("he", "ihc", "before", "after", "tissue"):
             Image.fromarray(stained(self.rng, 0.4, side=120)).save(pictures / f"{name}.jpg")
-        return [{**row, "store": f"tiles/{case_id}.zarr", "split": "test", "alignment": "aligned"} for row in rows[1:]]
+        return [
+            {
+                **row,
+                "store": f"tiles/{case_id}.zarr",
+                "split": "test",
+                "alignment": "aligned",
+                "he_reader": None,
+                "ihc_reader": None,
+            }
+            for row in rows[1:]
+        ]
 
     def _row(self, case_id, score, number, at):
         return {
