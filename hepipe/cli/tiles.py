@@ -169,7 +169,9 @@ def tile(
                     # The table first: a store in its place is not gone on with.
                     write_table(rows, index, TILES, provenance)
                     store.finish()
-            typer.echo(f"case {case.case_id}: {len(rows)} tiles")
+            unreadable = sum(row["problem"] != "" for row in rows)
+            lost = f", {unreadable} more cannot be read: the table says why" if unreadable else ""
+            typer.echo(f"case {case.case_id}: {len(rows) - unreadable} tiles{lost}")
             return
         except SlideError as error:
             provenance = provenance.model_copy(update={"status": failed("tiling", error.reason)})
