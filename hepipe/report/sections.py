@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -496,6 +497,4 @@ def chip(state: str, text: str | None = None) -> Html:
 
 
 def _json(value: Any) -> str:
-    import json
-
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
