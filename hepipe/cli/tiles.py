@@ -11,15 +11,19 @@ import typer
 from hepipe.cli.options import InPath, OutPath, SpecJson
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
-    from hepipe.config import StainsSpec
+    from hepipe.config import StainsSpec, StoreSpec, TilingSpec
     from hepipe.registration_spec import Section
     from hepipe.slides.reader import Slide
     from hepipe.status import CaseStatus
     from hepipe.stores.arrays import Registered, TissueMasks
     from hepipe.stores.cases import CaseStains, CheckedCase, SlideStains
     from hepipe.tiling.cut import DabMask, Measure
+    from hepipe.tiling.grid import Cell
+    from hepipe.tiling.passing import Passed
 
 # The file of a failed case may be missing, so these may not exist.
 SlidePath = Annotated[Path, typer.Option(help="The slide file.")]
@@ -103,7 +107,6 @@ def tile(
     from hepipe.stores.tiles import TileWriter
     from hepipe.tiling.cut import ARRAYS, cut_case, untrusted_fracs
     from hepipe.tiling.keep import keep_cells
-    from hepipe.tiling.passing import pass_through
 
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
     record = read_stains(stains)
@@ -132,13 +135,8 @@ def tile(
                 assert registered.ihc_from_he is not None
                 measures, dab_mask = _measures(record, case.section)
                 trust = registered.evidence.get("trust")
-                passed = None
-                if storing.codec == "passthrough":
-                    boxes = [cell.box_px0 for cell, _ in cells]
-                    way = pass_through(he_slide, boxes, mpp=tiling.mpp, tile_px=tiling.tile_px)
-                    passed, why_not = (None, way) if isinstance(way, str) else (way, "")
-                    told = {**kept.told, "passthrough": why_not or "the H&E tiles are as they were scanned"}
-                    provenance = provenance.model_copy(update={"told": told})
+                passed, told = _as_scanned(he_slide, cells, tiling, storing)
+                provenance = provenance.model_copy(update={"told": {**kept.told, **told}})
                 with TileWriter(
                     tiles,
                     provenance,
@@ -298,6 +296,20 @@ def _status(case: CheckedCase, registered: Registered, masks: TissueMasks) -> Ca
     no_size = "nobody says what a px measures; fill mpp_he and mpp_ihc in its row of the slide sheet with µm per px"
     own = failed("tiling", no_size) if case.mpp_unknown else OK
     return case.provenance.status.then(registered.provenance.status).then(masks.provenance.status).then(own)
+
+
+def _as_scanned(
+    he: Slide, cells: Sequence[tuple[Cell, float]], tiling: TilingSpec, storing: StoreSpec
+) -> tuple[Passed | None, dict[str, str]]:
+    """How the H&E tiles are passed through, where the config asks for it, and what provenance says of it."""
+    from hepipe.tiling.passing import pass_through
+
+    if storing.codec != "passthrough":
+        return None, {}
+    way = pass_through(he, [cell.box_px0 for cell, _ in cells], mpp=tiling.mpp, tile_px=tiling.tile_px)
+    if isinstance(way, str):
+        return None, {"passthrough": way}
+    return way, {"passthrough": "the H&E tiles are as they were scanned"}
 
 
 def _inputs(case: CheckedCase, registered: Registered) -> dict[str, str]:
