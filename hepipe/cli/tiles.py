@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -121,7 +122,8 @@ def tile(
     if not provenance.status.failed:
         try:
             from_level0 = tiling.kernel == "area_level0"
-            with open_pair(he, ihc, case, from_level0=from_level0) as (he_slide, ihc_slide):
+            with contextlib.ExitStack() as opened:
+                he_slide, ihc_slide = opened.enter_context(open_pair(he, ihc, case, from_level0=from_level0))
                 kept = keep_cells(he_slide, masks, tiling, case_id=case.case_id)
                 cells = kept.cells
                 provenance = provenance.model_copy(update={"told": kept.told})
@@ -164,6 +166,8 @@ def tile(
                         ),
                         passed=passed,
                     )
+                    # Their decoded tiles are not held beside the table.
+                    opened.close()
                     # The table first: a store in its place is not gone on with.
                     write_table(rows, index, TILES, provenance)
                     store.finish()

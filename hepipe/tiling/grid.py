@@ -8,12 +8,13 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int32, Int64
 
 from hepipe.config import TilingSpec
 from hepipe.geometry import Box
 
 Place = Literal["inside", "outside"]
+STRIP_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -83,23 +84,42 @@ def tissue_fracs(
 ) -> Float64[np.ndarray, " n"]:
     """The share of each box (px0) that is tissue, exact for fractions of mask px; outside the mask is no tissue."""
     height, width = tissue.shape
-    table = cv2.integral(np.ascontiguousarray(tissue).view(np.uint8), sdepth=cv2.CV_32S)
     scale = level0_mpp / mask_mpp
     corners = np.array([[box.x, box.y, box.right, box.bottom] for box in boxes], np.float64).reshape(-1, 4) * scale
     left, top, right, bottom = corners.T
+    edges = np.minimum(np.clip(np.concatenate([top, bottom]), 0.0, height).astype(np.int64), height - 1)
+    needed = np.unique(np.concatenate([edges, edges + 1]))
+    table = _sums_above(tissue, needed)
 
     def area(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         x, y = np.clip(x, 0.0, width), np.clip(y, 0.0, height)
         column, row = (np.minimum(at.astype(np.int64), side - 1) for at, side in ((x, width), (y, height)))
         fx, fy = x - column, y - row
-        upper = table[row, column] * (1 - fx) + table[row, column + 1] * fx
-        lower = table[row + 1, column] * (1 - fx) + table[row + 1, column + 1] * fx
+        place = np.searchsorted(needed, row)
+        upper = table[place, column] * (1 - fx) + table[place, column + 1] * fx
+        lower = table[place + 1, column] * (1 - fx) + table[place + 1, column + 1] * fx
         below: np.ndarray = upper * (1 - fy) + lower * fy
         return below
 
     inside = area(right, bottom) - area(left, bottom) - area(right, top) + area(left, top)
     shares: np.ndarray = np.clip(inside / ((right - left) * (bottom - top)), 0.0, 1.0)
     return shares
+
+
+def _sums_above(tissue: Bool[np.ndarray, "h w"], rows: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, "n w1"]:
+    """At each of ascending rows, the tissue px above it and left of each column: an integral image's rows.
+
+    The whole of it would be four times the mask of a slide; a grid asks for few rows.
+    """
+    sums = np.zeros((len(rows), tissue.shape[1] + 1), np.int32)
+    above = np.zeros(tissue.shape[1] + 1, np.int32)
+    for top in range(0, len(tissue), STRIP_ROWS):
+        strip = np.ascontiguousarray(tissue[top : top + STRIP_ROWS]).view(np.uint8)
+        here = cv2.integral(strip, sdepth=cv2.CV_32S)
+        first, after = np.searchsorted(rows, (top + 1, top + len(strip) + 1))
+        sums[first:after] = above + here[rows[first:after] - top]
+        above += here[-1]
+    return sums
 
 
 def sample_windows(
