@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -14,7 +14,7 @@ LINE_EVERY_S = 30.0
 Item = TypeVar("Item")
 
 
-def watched(items: Iterable[Item], name: str, *, total: int, unit: str, start: int = 0) -> Iterator[Item]:
+def watched(items: Iterable[Item], name: str, *, total: int, unit: str, start: int = 0) -> Generator[Item, None, None]:
     """The items unchanged, while stderr says how many went by, how many a second and how long it will take.
 
     A terminal shows a bar. A log gets a line every half minute and, when there was one, a last line: a short job

@@ -106,7 +106,7 @@ def tile(
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import TILES, write_table
     from hepipe.stores.tiles import TileWriter
-    from hepipe.tiling.cut import ARRAYS, cut_case, untrusted_fracs
+    from hepipe.tiling.cut import ARRAYS, cut_case, cut_key, untrusted_fracs
     from hepipe.tiling.keep import keep_cells
 
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
@@ -137,6 +137,10 @@ def tile(
                 assert registered.ihc_from_he is not None
                 measures, dab_mask = _measures(record, case.section)
                 trust = registered.evidence.get("trust")
+                untrusted = None
+                if trust is not None:
+                    grid_um = registered.ihc_from_he.grid_um
+                    untrusted = untrusted_fracs(cells, trust, masks, grid_um=grid_um, he_mpp=he_slide.mpp)
                 passed, told = _as_scanned(he_slide, cells, tiling, storing)
                 provenance = provenance.model_copy(update={"told": {**kept.told, **told}})
                 with TileWriter(
@@ -147,6 +151,7 @@ def tile(
                     arrays=ARRAYS,
                     spec=storing,
                     passthrough={} if passed is None else {"he": passed.codec},
+                    key=cut_key(case, cells, untrusted),
                 ) as store:
                     rows = cut_case(
                         he_slide,
@@ -159,11 +164,7 @@ def tile(
                         dab_mask=dab_mask,
                         store=store,
                         workers=workers,
-                        untrusted=None
-                        if trust is None
-                        else untrusted_fracs(
-                            cells, trust, masks, grid_um=registered.ihc_from_he.grid_um, he_mpp=he_slide.mpp
-                        ),
+                        untrusted=untrusted,
                         passed=passed,
                     )
                     # Their decoded tiles are not held beside the table.

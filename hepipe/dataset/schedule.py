@@ -55,7 +55,7 @@ class Scheduler:
             ConfigError: Nothing answers at the address.
         """
         ticks = watched(itertools.repeat(None, len(parts)), name, total=len(parts), unit=unit)
-        with contextlib.closing(ticks):  # type: ignore[type-var]
+        with contextlib.closing(ticks):
             next(ticks, None)
             if self.address is None:
                 yield from self._by_threads(parts, ticks)

@@ -6,6 +6,7 @@ array that it is handed or raises `DamagedChunk`, and takes no more memory than 
 
 from __future__ import annotations
 
+import abc
 import base64
 import binascii
 import math
@@ -34,7 +35,7 @@ class DamagedChunk(ValueError):
     """The bytes of a tile are not what its codec writes; the message says how."""
 
 
-class Codec:
+class Codec(abc.ABC):
     """A way to keep tiles.
 
     Attributes:
@@ -45,17 +46,17 @@ class Codec:
     name: ClassVar[str]
     lossless: ClassVar[bool] = True
 
+    @abc.abstractmethod
     def encode(self, tile: np.ndarray) -> bytes:
         """The bytes of a uint8 tile, (h, w, 3)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decode(self, data: ByteArray, out: np.ndarray) -> None:
         """Fill a C-contiguous uint8 array, (h, w, 3).
 
         Raises:
             DamagedChunk: `data` is not what `encode` gives for a tile of this size.
         """
-        raise NotImplementedError
 
     def decode_crop(self, data: ByteArray, shape: tuple[int, ...], *, top: int, left: int, out: np.ndarray) -> None:
         """Fill an array with a part of a tile; decodes no more than the codec must.
@@ -210,7 +211,7 @@ class Jxl(Codec):
 
 @dataclass(frozen=True)
 class Jpeg(Codec):
-    """Baseline JPEG: with loss, so that the hashes of a store's tiles are those of what it gives back.
+    """Baseline JPEG: with loss, so that the hashes of a store's tiles are those of its chunks.
 
     Attributes:
         quality: Of libjpeg, 1 to 100.

@@ -17,7 +17,7 @@ from hepipe.stores.codecs import NAME, Codec, named_codec
 
 
 @dataclass(frozen=True)
-class TileCodec(ArrayBytesCodec):  # type: ignore[misc]
+class TileCodec(ArrayBytesCodec):  # type: ignore[misc]  # zarr's base is untyped to mypy
     """A chunk (1, h, w, 3) of uint8 as one tile."""
 
     codec: Codec

@@ -21,6 +21,7 @@ from hepipe.registration.warp import read_warped
 from hepipe.slides.reader import Slide
 from hepipe.stores.arrays import TissueMasks, content_digest
 from hepipe.stores.cases import CheckedCase
+from hepipe.stores.provenance import digest
 from hepipe.stores.shards import sealed
 from hepipe.stores.tiles import TileWriter
 from hepipe.tiling.grid import Cell, tissue_fracs
@@ -187,6 +188,18 @@ def _with_dropped(journal: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, An
         row = dict(entry)
         yield from row.pop(DROPPED)
         yield row
+
+
+def cut_key(case: CheckedCase, cells: Sequence[tuple[Cell, float]], untrusted: Sequence[float] | None) -> str:
+    """A digest of what a begun store must share with the one that goes on with it, beside provenance and settings.
+
+    The cells are those of a tissue mask and of outlines, and the record says how the slides are read: who decodes
+    them, and into which colours.
+    """
+    places = [
+        [cell.column, cell.row, *vars(cell.box_px0).values(), cell.region, cell.place, share] for cell, share in cells
+    ]
+    return digest([case.model_dump(mode="json"), places, None if untrusted is None else list(untrusted)])
 
 
 def finish_tile(

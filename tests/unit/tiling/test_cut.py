@@ -12,7 +12,7 @@ from hepipe.stores.cases import CheckedCase
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.shards import sealed
 from hepipe.stores.tiles import TileStore, TileWriter
-from hepipe.tiling.cut import ARRAYS, cut_case, finish_tile, untrusted_fracs
+from hepipe.tiling.cut import ARRAYS, cut_case, cut_key, finish_tile, untrusted_fracs
 from hepipe.tiling.keep import keep_cells
 from hepipe.tiling.sample import WINDOW_PX, tissue_pixels
 
@@ -154,6 +154,21 @@ def test_hashes_are_of_the_pixels_or_of_the_bytes_that_hold_others(slides, tmp_p
     hashes = {name: rows[0]["he_sha256"] for name, (rows, _) in made.items()}
     assert hashes["jxl"] == hashes["zstd"] == content_digest(made["zstd"][1].read("he", 0))
     assert hashes["jpeg"] == hashlib.sha256(sealed(made["jpeg"][1].chunk("he", 0))).hexdigest()
+
+
+@pytest.mark.parametrize("what", ["cells", "trust", "colours"])
+def test_a_case_is_not_gone_on_with_when_what_it_was_cut_from_has_changed(slides, what):
+    cells = keep_cells(slides[0], masked(np.s_[8:, 8:24]), SPEC, case_id="c1").cells
+    doubts = [0.0] * len(cells)
+    key = cut_key(CASE, cells, doubts)
+    assert key == cut_key(CASE.model_copy(), list(cells), list(doubts))
+    if what == "cells":
+        # As many as before, elsewhere: as of another outline.
+        cells = keep_cells(slides[0], masked(np.s_[:16, 8:24]), SPEC, case_id="c1").cells
+        assert len(cells) == len(doubts)
+    changed = CASE.provenance.model_copy(update={"spec": {"icc": "srgb"}})
+    case = CASE.model_copy(update={"provenance": changed}) if what == "colours" else CASE
+    assert cut_key(case, cells, [0.5, *doubts[1:]] if what == "trust" else doubts) != key
 
 
 def test_a_slide_of_which_no_tile_decodes_is_named(slides, tmp_path):
