@@ -17,7 +17,7 @@ from hepipe.stores.codecs import NAME, Codec, named_codec
 
 
 @dataclass(frozen=True)
-class TileCodec(ArrayBytesCodec):  # type: ignore[misc]  # zarr's base is untyped to mypy
+class TileCodec(ArrayBytesCodec):  # type: ignore[misc]  # zarr is Any to mypy
     """A chunk (1, h, w, 3) of uint8 as one tile."""
 
     codec: Codec

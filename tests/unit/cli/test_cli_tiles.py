@@ -144,6 +144,22 @@ def test_a_case_becomes_tiles_verdicts_and_an_index(folder):
     assert (card.n_tiles, card.n_kept, card.cases[0].n_kept) == (9, 9, 9)
 
 
+def test_a_stopped_case_is_begun_anew_when_its_outlines_have_changed(folder, monkeypatch):
+    def stopped(*_, **__):
+        raise RuntimeError("stopped")
+
+    begun = folder.root / "tiles" / ".c1.zarr.partial" / "key"
+    keys = []
+    for regions in (None, None, np.full((40, 40), 1, np.uint8)):
+        folder.case("c1", "3+", regions=regions)
+        with monkeypatch.context() as patched:
+            patched.setattr("hepipe.tiling.cut.watched", stopped)
+            with pytest.raises(RuntimeError, match="stopped"):
+                folder.chain("c1")
+        keys.append(begun.read_text())
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_tiles_beside_the_tumour_come_with_their_place_and_are_never_trained_on(folder, monkeypatch):
     regions = np.zeros((40, 40), np.uint8)
     regions[:16] = REGIONS.index("invasive") + 1  # the upper two of five rows of tiles
