@@ -20,11 +20,15 @@ import numpy as np
 import zarr
 
 from hepipe.cli.tiles import _estimated, _measures
-from hepipe.config import QualitySpec, SlidesSpec, StainsSpec, SynthSpec, TilingSpec, TissueSpec
 from hepipe.geometry import Box, Transform
 from hepipe.quality.verdict import grade
 from hepipe.registration.warp import read_warped
 from hepipe.slides.open import open_slide
+from hepipe.specs.quality import QualitySpec
+from hepipe.specs.slides import SlidesSpec, TissueSpec
+from hepipe.specs.stains import StainsSpec
+from hepipe.specs.synth import SynthSpec
+from hepipe.specs.tiling import TilingSpec
 from hepipe.stores.arrays import TissueMasks
 from hepipe.stores.cases import CaseStains
 from hepipe.stores.provenance import Provenance

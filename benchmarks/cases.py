@@ -37,8 +37,8 @@ from making.staining import QUALITY, Stains, draw_stains, glass
 from making.texture import Texture
 from making.truth import Inverse, draw_warp, placed, turn, write_truth
 
-from hepipe.config import SynthSpec
 from hepipe.geometry import Transform
+from hepipe.specs.synth import SynthSpec
 from hepipe.synth.noise import Field, blobs, generator
 from hepipe.synth.plan import Plan, plan_case
 from hepipe.synth.scanner import scan

@@ -39,9 +39,9 @@ from bars.pairs import LUNG, LUNG_MEAN, Pair, Scans, affine_by_features, best_af
 from bars.rivals import Rival, reached_cpu
 from bars.table import Table
 
-from hepipe.config import TilingSpec
-from hepipe.registration_spec import RegistrationSpec
 from hepipe.slides.open import closing, open_slide
+from hepipe.specs.registration import RegistrationSpec
+from hepipe.specs.tiling import TilingSpec
 from hepipe.tissue.otsu import threshold_tissue
 
 

@@ -26,9 +26,9 @@ from bars.table import Table
 from tilebars import codecs, cutting, loading, mosaic, reading, scale, sparse, stains, warping
 from tilebars.rivals import Rival, rivals_of
 
-from hepipe.config import StoreSpec, TilingSpec
 from hepipe.errors import SlideError
 from hepipe.slides.open import closing, open_slide
+from hepipe.specs.tiling import StoreSpec, TilingSpec
 
 
 @dataclass(frozen=True)

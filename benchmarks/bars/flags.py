@@ -12,7 +12,7 @@ import numpy as np
 from bars.child import command
 from bars.ours import FAR_UM, Case, Found, point_errors
 
-from hepipe.config import TilingSpec
+from hepipe.specs.tiling import TilingSpec
 from hepipe.stores.tables import TILES, VERDICTS, read_table
 
 

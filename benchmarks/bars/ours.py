@@ -14,7 +14,7 @@ from bars.child import Ran, command
 from hepipe.errors import StoreError
 from hepipe.geometry import Transform
 from hepipe.registration.transform import fold_frac
-from hepipe.registration_spec import RegistrationSpec
+from hepipe.specs.registration import RegistrationSpec
 from hepipe.stores.arrays import Registered, read_registered
 
 FAR_UM = 1.0

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hepipe.spec import Spec
+from hepipe.specs.base import Spec
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def measured(tiles: Tiles, work: Path) -> dict[str, Any]:
     from PIL import Image
     from tilebars.stains import in_turn
 
-    from hepipe.config import StoreSpec
+    from hepipe.specs.tiling import StoreSpec
     from hepipe.stores.provenance import Provenance
     from hepipe.stores.tiles import TileStore, TileWriter, codec_for
 

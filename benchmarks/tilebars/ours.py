@@ -33,8 +33,8 @@ def main() -> None:
     """Read the command line."""
     given = options()
     cv2.setNumThreads(1)
-    from hepipe.config import TilingSpec
     from hepipe.slides.open import closing, open_slide
+    from hepipe.specs.tiling import TilingSpec
 
     spec = TilingSpec(mpp=given.mpp, tile_px=given.tile_px, min_tissue_frac=given.min_tissue)
     he = open_slide(given.he, slide_id="bar-he", reader=given.reader)
@@ -52,7 +52,7 @@ def main() -> None:
 
 def kept_cells(he: Slide, spec: Any, *, share: float | None) -> list[tuple[Cell, float]]:
     """The cells with enough tissue of a slide, or the share of all with the most; in reading order."""
-    from hepipe.config import TissueSpec
+    from hepipe.specs.slides import TissueSpec
     from hepipe.tiling.grid import cut_grid, tissue_fracs
     from hepipe.tissue.find import find_tissue
 
@@ -97,8 +97,8 @@ def both(cut: Read, ihc: Slide, ihc_from_he: Transform, spec: Any) -> Read:
 
 def store(cells: Sequence[tuple[Cell, float]], read: Read, given: argparse.Namespace, spec: Any) -> dict[str, Any]:
     """Tiles into a store."""
-    from hepipe.config import StoreSpec
     from hepipe.parallel import in_order
+    from hepipe.specs.tiling import StoreSpec
     from hepipe.stores.provenance import Provenance
     from hepipe.stores.tiles import TileWriter
 

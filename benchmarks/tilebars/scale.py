@@ -124,8 +124,8 @@ def rates_of(he: Path, ihc: Path, transform: Path, canvas: Path, count: int) -> 
     """Rates of the library's own functions on `count` kept cells in reading order."""
     from tilebars.ours import both, cutter, kept_cells, transform_of
 
-    from hepipe.config import StoreSpec, TilingSpec
     from hepipe.slides.open import closing, open_slide
+    from hepipe.specs.tiling import StoreSpec, TilingSpec
     from hepipe.stores.arrays import content_digest
     from hepipe.stores.tiles import codec_for
 

@@ -76,11 +76,11 @@ def prior(
     at: Address = None,
 ) -> None:
     """The median over cases of their stain vectors and white points, and what each case brought to it."""
-    from hepipe.config import StainsSpec
     from hepipe.dataset.cohort import Cohort
     from hepipe.dataset.schedule import Scheduler
     from hepipe.dataset.stain_prior import stain_prior
     from hepipe.errors import ConfigError
+    from hepipe.specs.stains import StainsSpec
     from hepipe.stores.cases import write_record
 
     wanted = StainsSpec.model_validate_json(spec)
@@ -113,9 +113,9 @@ def convert(
     """Write a data set with the same tiles and index in another codec, a store a task."""
     import json
 
-    from hepipe.config import StoreSpec
     from hepipe.dataset.conversion import convert_cohort
     from hepipe.dataset.schedule import Scheduler
+    from hepipe.specs.tiling import StoreSpec
 
     wanted = StoreSpec.model_validate({**json.loads(spec), **({} if codec is None else {"codec": codec})})
     count = convert_cohort(index, folder, wanted, Scheduler(workers, at))

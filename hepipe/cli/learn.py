@@ -23,8 +23,8 @@ def register(app: typer.Typer) -> None:
 
 def resolve(run: Annotated[str, typer.Option(help="Name of the run.")], spec: SpecJson, config: OutPath) -> None:
     """Complete and check a run's configuration."""
-    from hepipe.config import RunSpec
     from hepipe.models.resolved import resolve_run, write_resolved
+    from hepipe.specs.training import RunSpec
     from hepipe.training.watch import find_choice
 
     resolved = resolve_run(run, RunSpec.model_validate_json(spec))
@@ -45,7 +45,7 @@ def train(
     part: PartOptions = None,
 ) -> None:
     """Train one run; goes on from its last resume file. Under torchrun every process takes its share of a batch."""
-    from hepipe.dataset.index import read_card
+    from hepipe.dataset.card import read_card
     from hepipe.models.resolved import read_resolved
     from hepipe.training.train import train_run
 
@@ -73,13 +73,14 @@ def predict(
     """Stain the H&E tiles of one split virtually."""
     from typing import cast, get_args
 
-    from hepipe.config import EvaluationSpec, Split
     from hepipe.dataset.tiles import SplitTiles
     from hepipe.errors import ConfigError
     from hepipe.inference.tiles import crop_of, predict_split
     from hepipe.models.catalog import find_entry
     from hepipe.models.finished import build_method, device_of, file_sha256, load_parts, load_state, read_state
     from hepipe.models.resolved import read_resolved
+    from hepipe.specs.dataset import Split
+    from hepipe.specs.training import EvaluationSpec
     from hepipe.stores.provenance import Provenance
 
     if split not in get_args(Split):

@@ -27,8 +27,8 @@ def open_pair(he: Path, ihc: Path, checked: CheckedCase, *, from_level0: bool = 
     Raises:
         SlideError: The case has failed its check, or a file is no longer what it was then.
     """
-    from hepipe.config import SlidesSpec
     from hepipe.slides.open import open_slide
+    from hepipe.specs.slides import SlidesSpec
 
     spec = SlidesSpec.model_validate(checked.provenance.spec)
     with contextlib.ExitStack() as opened:

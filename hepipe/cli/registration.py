@@ -12,7 +12,7 @@ import typer
 from hepipe.cli.options import Checked, InPath, MppHe, MppIhc, OutPath, SlidePath, SpecJson
 from hepipe.cli.pairs import open_given, open_pair
 from hepipe.errors import ConfigError, RegistrationError, SlideError
-from hepipe.registration_spec import Section
+from hepipe.specs.registration import Section
 from hepipe.status import OK, CaseStatus, failed
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def register_case(
     from hepipe.registration.landmarks import read_landmarks
     from hepipe.registration.register import Registration
     from hepipe.registration.register import register as bring_together
-    from hepipe.registration_spec import RegistrationSpec
+    from hepipe.specs.registration import RegistrationSpec
     from hepipe.stores.arrays import write_registered
     from hepipe.stores.cases import read_checked
     from hepipe.stores.provenance import Provenance
@@ -112,8 +112,8 @@ def find_tissue(
     spec: SpecJson = "{}",
 ) -> None:
     """Find the tissue that both slides of a pair show, and the regions that a person outlined."""
-    from hepipe.config import TissueSpec
     from hepipe.registration.common import common_tissue, stored_pieces
+    from hepipe.specs.slides import TissueSpec
     from hepipe.stores.arrays import read_registered, write_tissue
     from hepipe.stores.cases import read_checked
     from hepipe.stores.provenance import Provenance
@@ -239,8 +239,8 @@ def _told(subject: str, status: CaseStatus, summary: Mapping[str, Any]) -> Itera
 
 def _open_one(path: Path, facts: SlideFacts | None, case: CheckedCase, stack: contextlib.ExitStack) -> Slide | None:
     """A slide of a case that may have failed; None where it cannot be shown."""
-    from hepipe.config import SlidesSpec
     from hepipe.slides.open import open_slide
+    from hepipe.specs.slides import SlidesSpec
 
     if facts is None:
         return None

@@ -27,7 +27,6 @@ def score(
     """Measure the virtual tiles of one run on one split."""
     import torch
 
-    from hepipe.config import EvaluationSpec
     from hepipe.errors import ConfigError
     from hepipe.evaluation.features import networks
     from hepipe.evaluation.pairs import PairedTiles
@@ -35,6 +34,7 @@ def score(
     from hepipe.metrics.catalog import METRICS
     from hepipe.models.resolved import read_resolved
     from hepipe.progress import watched
+    from hepipe.specs.training import EvaluationSpec
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import SCORES, write_table
 

@@ -12,9 +12,9 @@ import typer
 from hepipe.cli.options import OutPath, SpecJson
 
 if TYPE_CHECKING:
-    from hepipe.config import SlidesSpec
     from hepipe.sheet import CaseRow
     from hepipe.slides.check import SlideFound
+    from hepipe.specs.slides import SlidesSpec
     from hepipe.status import CaseStatus
 
 
@@ -36,8 +36,8 @@ def check(
     spec: SpecJson = "{}",
 ) -> None:
     """Open both slides of a case and say whether they can be used."""
-    from hepipe.config import SlidesSpec
     from hepipe.sheet import CaseRow
+    from hepipe.specs.slides import SlidesSpec
     from hepipe.stores.cases import CheckedCase, SlideFacts, write_checked
     from hepipe.stores.provenance import Provenance
 

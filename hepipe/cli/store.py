@@ -69,7 +69,7 @@ def convert(
     """Write a store's tiles with another codec, provenance and order kept; a killed one is gone on with."""
     import json
 
-    from hepipe.config import StoreSpec
+    from hepipe.specs.tiling import StoreSpec
     from hepipe.stores.upkeep import convert as carry
     from hepipe.stores.upkeep import is_lossless, open_any
 

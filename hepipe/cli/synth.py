@@ -23,7 +23,7 @@ def case(
     spec: SpecJson = "{}",
 ) -> None:
     """Write he.tif, ihc.tif, landmarks.csv and truth.zarr of one case."""
-    from hepipe.config import SynthSpec
+    from hepipe.specs.synth import SynthSpec
     from hepipe.synth.case import write_case
 
     write_case(SynthSpec.model_validate_json(spec), number, folder)
@@ -32,7 +32,7 @@ def case(
 @synth_app.command()
 def pairs(folder: OutPath, spec: SpecJson = "{}") -> None:
     """Write aligned tile pairs of further patients: HE/{train,val,test} and IHC/{train,val,test}."""
-    from hepipe.config import SynthSpec
+    from hepipe.specs.synth import SynthSpec
     from hepipe.synth.pairs import write_pairs
 
     values = SynthSpec.model_validate_json(spec)
@@ -45,8 +45,8 @@ def probe(
     tile_um: Annotated[float, typer.Option(help="Side of a tile, µm.")] = 128.0,
 ) -> None:
     """Print how well a linear probe on the nuclear truth of tiles predicts the score, patients held out."""
-    from hepipe.config import SynthSpec
     from hepipe.sheet import SCORES
+    from hepipe.specs.synth import SynthSpec
     from hepipe.synth.probe import probe as run_probe
 
     values = SynthSpec.model_validate_json(spec)

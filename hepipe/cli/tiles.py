@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from hepipe.config import StainsSpec, StoreSpec, TilingSpec
-    from hepipe.registration_spec import Section
     from hepipe.slides.reader import Slide
+    from hepipe.specs.registration import Section
+    from hepipe.specs.stains import StainsSpec
+    from hepipe.specs.tiling import StoreSpec, TilingSpec
     from hepipe.status import CaseStatus
     from hepipe.stores.arrays import Registered, TissueMasks
     from hepipe.stores.cases import CaseStains, CheckedCase, SlideStains
@@ -50,8 +51,8 @@ def stains(
 ) -> None:
     """Find the stain vectors and white points of both slides from windows of their tissue."""
     from hepipe.cli.pairs import open_pair
-    from hepipe.config import StainsSpec
     from hepipe.errors import SlideError
+    from hepipe.specs.stains import StainsSpec
     from hepipe.status import failed
     from hepipe.stores.arrays import read_registered, read_tissue
     from hepipe.stores.cases import CaseStains, read_checked, write_stains
@@ -97,8 +98,8 @@ def tile(
 ) -> None:
     """Cut one registered pair into tiles, measured and hashed in one pass."""
     from hepipe.cli.pairs import open_pair
-    from hepipe.config import StoreSpec, TilingSpec
     from hepipe.errors import SlideError
+    from hepipe.specs.tiling import StoreSpec, TilingSpec
     from hepipe.status import failed
     from hepipe.stores.arrays import read_registered, read_tissue, whole, write_group
     from hepipe.stores.cases import read_checked, read_stains
@@ -187,9 +188,9 @@ def tile(
 
 def grade(index: InPath, verdict: OutPath, spec: SpecJson = "{}") -> None:
     """Say which tiles are kept and why the others are not, from the table alone."""
-    from hepipe.config import QualitySpec
     from hepipe.quality.verdict import grade as grade_tiles
     from hepipe.quality.verdict import grade_status
+    from hepipe.specs.quality import QualitySpec
     from hepipe.stores.provenance import Provenance
     from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table, write_table
 
@@ -220,11 +221,13 @@ def import_set(
     workers: Workers = 1,
 ) -> None:
     """Bring in a set of paired tiles made elsewhere, measured as our own."""
-    from hepipe.config import ImportSpec, StainsSpec, StoreSpec
-    from hepipe.dataset.index import IMPORTED
+    from hepipe.dataset.cases import IMPORTED
     from hepipe.importers.aligned import open_aligned
     from hepipe.importers.folder import open_folders
     from hepipe.importers.pairs import import_tiles, sample_pixels
+    from hepipe.specs.imports import ImportSpec
+    from hepipe.specs.stains import StainsSpec
+    from hepipe.specs.tiling import StoreSpec
     from hepipe.stores.cases import CaseStains, write_stains
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import TILES, write_table
@@ -276,9 +279,10 @@ def assemble(
     spec: SpecJson = "{}",
 ) -> None:
     """Divide the patients, write the index of kept tiles and the card with its fingerprint."""
-    from hepipe.config import SplitsSpec
+    from hepipe.dataset.card import write_card
+    from hepipe.dataset.cases import read_case
     from hepipe.dataset.index import assemble as assemble_cases
-    from hepipe.dataset.index import read_case, write_card
+    from hepipe.specs.dataset import SplitsSpec
     from hepipe.stores.tables import INDEX, write_table
 
     ids = [name for name in (part.strip() for part in cases.split(",")) if name]
@@ -351,7 +355,6 @@ def _estimated(tissue: np.ndarray, whole: np.ndarray, stain: Literal["he", "ihc"
 
 def _measures(record: CaseStains, section: Section) -> tuple[list[Measure], DabMask]:
     """Every measurement of a tile of this kind of section, and the DAB mask, with the stains of the case bound in."""
-    from hepipe.config import StainsSpec
     from hepipe.quality.blur import blur
     from hepipe.quality.crease import crease
     from hepipe.quality.doubling import doubling
@@ -361,6 +364,7 @@ def _measures(record: CaseStains, section: Section) -> tuple[list[Measure], DabM
     from hepipe.quality.rim import rim
     from hepipe.quality.shade import shade
     from hepipe.quality.stain import stain_amounts
+    from hepipe.specs.stains import StainsSpec
     from hepipe.stains.dab import dab_mask
     from hepipe.stains.deconvolution import Separator
     from hepipe.stains.matrices import stain_matrix

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from dask.base import tokenize
 from jaxtyping import Int, Shaped
 
-from hepipe.config import Split
 from hepipe.dataset.schedule import Scheduler
 from hepipe.errors import StoreError
+from hepipe.specs.dataset import Split
 from hepipe.stores.provenance import Provenance, digest
 from hepipe.stores.tables import INDEX, read_columns, read_provenance, store_beside
 from hepipe.stores.tiles import TileStore

@@ -17,9 +17,10 @@ import pyarrow as pa
 from jaxtyping import Bool, Int, UInt8
 from pydantic import Field
 
-from hepipe.config import Spec, Split
 from hepipe.dataset.cohort import Cohort, Name
 from hepipe.dataset.schedule import Scheduler
+from hepipe.specs.base import Spec
+from hepipe.specs.dataset import Split
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import column
 

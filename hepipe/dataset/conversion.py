@@ -8,9 +8,9 @@ from pathlib import Path
 
 import dask
 
-from hepipe.config import StoreSpec
 from hepipe.dataset.schedule import Scheduler
 from hepipe.errors import ConfigError
+from hepipe.specs.tiling import StoreSpec
 from hepipe.stores.tables import INDEX, read_columns, store_beside
 from hepipe.stores.upkeep import convert, is_lossless, open_any
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hepipe.config import Split, SplitsSpec
 from hepipe.errors import ConfigError
 from hepipe.sheet import SCORES, Score
+from hepipe.specs.dataset import Split, SplitsSpec
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 EXACT_PATIENTS = 11

@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from pydantic import Field
 
-from hepipe.config import Spec, StainsSpec
 from hepipe.dataset.cohort import Cohort
 from hepipe.dataset.schedule import Scheduler
 from hepipe.errors import StoreError
+from hepipe.specs.base import Spec
+from hepipe.specs.stains import StainsSpec
 from hepipe.stains.deconvolution import WHITE
 from hepipe.stains.estimate import Stain, estimate, white_point
 from hepipe.stains.matrices import Vector, angle_deg

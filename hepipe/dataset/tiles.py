@@ -21,11 +21,11 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-from hepipe.config import Split
 from hepipe.dataset.batch import Batch
 from hepipe.errors import StoreError
 from hepipe.parallel import in_order
 from hepipe.sheet import SCORES
+from hepipe.specs.dataset import Split
 from hepipe.stores.tables import INDEX, read_table, store_beside
 from hepipe.stores.tiles import TileStore
 

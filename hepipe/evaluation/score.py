@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from hepipe.config import EvaluationSpec
 from hepipe.evaluation.features import Networks
 from hepipe.evaluation.pairs import TilePair
 from hepipe.metrics import dab, pixel, ssim
 from hepipe.metrics.catalog import METRICS, of_level
 from hepipe.metrics.frechet import frechet_distance, kernel_distance
+from hepipe.specs.training import EvaluationSpec
 
 OK = "ok"
 MIN_SET = 50

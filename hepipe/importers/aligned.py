@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from hepipe.config import ImportSpec
 from hepipe.errors import ConfigError
 from hepipe.importers.files import check_sizes, read_picture, read_size, stamp, tiles_below
 from hepipe.importers.pairs import Pair, TileSet
+from hepipe.specs.imports import ImportSpec
 
 
 def open_aligned(root: Path, spec: ImportSpec) -> TileSet:

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from hepipe.config import Split
 from hepipe.errors import ConfigError
 from hepipe.sheet import SCORES, Score
+from hepipe.specs.dataset import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")

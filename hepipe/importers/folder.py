@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from hepipe.config import ImportSpec
 from hepipe.errors import ConfigError
 from hepipe.importers.files import SPLITS, Found, check_sizes, listed, read_picture, read_size, stamp, tiles_below
 from hepipe.importers.pairs import Pair, Pixels, TileSet
+from hepipe.specs.imports import ImportSpec
 
 
 def open_folders(root: Path, spec: ImportSpec) -> TileSet:

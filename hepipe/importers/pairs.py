@@ -9,11 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hepipe.config import ImportSpec, Split
 from hepipe.errors import ConfigError
 from hepipe.importers.files import captured, read_scores
 from hepipe.parallel import in_order
 from hepipe.progress import watched
+from hepipe.specs.dataset import Split
+from hepipe.specs.imports import ImportSpec
 from hepipe.stains.estimate import pooled
 from hepipe.stores.tiles import TileWriter
 from hepipe.tiling.cut import DabMask, Encoded, Measure, encoded, finish_tile
@@ -102,15 +103,21 @@ def import_tiles(
                 "tile_id": pair.tile_id,
                 "case_id": cases[pair.file_name],
                 "patient_id": cases[pair.file_name],
+                "slide_id": None,
+                "batch": None,
                 "x_px0": None,
                 "y_px0": None,
                 "canvas_x_px0": None,
                 "canvas_y_px0": None,
                 "mpp": spec.mpp,
                 "her2_score": scores[pair.file_name],
+                "score_level": "none" if scores[pair.file_name] is None else "slide",
                 "marker": spec.marker,
                 "section": spec.section,
                 "source_split": pair.split,
+                "source_set": spec.kind,
+                "source_name": pair.name,
+                "warped_stain": "none",
                 "tissue_frac": 1.0 - glass,
                 "region": "",
                 "place": "inside",

@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from hepipe.config import Config, RunSpec
+from hepipe.config import Config
 from hepipe.errors import ConfigError
+from hepipe.specs.training import RunSpec
 
 ZOO = Path(__file__).parent / "zoo"
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from hepipe.config import RunSpec, Spec, TrainingSpec
 from hepipe.errors import ConfigError, StoreError
 from hepipe.models.catalog import PartNeed, check_choice
+from hepipe.specs.base import Spec
+from hepipe.specs.training import RunSpec, TrainingSpec
 from hepipe.stores.provenance import Provenance, digest
 from hepipe.weights.store import find, state
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hepipe.config import Alignment, AlignmentSpec, QualitySpec
 from hepipe.errors import ConfigError
+from hepipe.specs.quality import Alignment, AlignmentSpec, QualitySpec
 from hepipe.status import OK, CaseStatus, failed, review
 
 ORDER = (

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hepipe.config import TissueSpec
 from hepipe.geometry import Transform
 from hepipe.registration.overview import look, positions, rescale
 from hepipe.registration.pieces import Pieces, look_up, read_pieces
 from hepipe.slides.reader import Slide
+from hepipe.specs.slides import TissueSpec
 from hepipe.stores.arrays import Registered
 from hepipe.tissue.clean import clean
 from hepipe.tissue.find import find_tissue

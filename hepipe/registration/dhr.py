@@ -27,8 +27,8 @@ from hepipe.errors import ConfigError, HepipeError
 from hepipe.geometry import Transform, translation
 from hepipe.registration.overview import Pictures, look, positions, read_pictures
 from hepipe.registration.transform import from_mapping
-from hepipe.registration_spec import DeeperHistRegSpec, RegistrationSpec
 from hepipe.slides.reader import Slide
+from hepipe.specs.registration import DeeperHistRegSpec, RegistrationSpec
 
 NEEDS = ("deeperhistreg", "pyvips", "torch")
 """torchvision is not among them: the process brings a stand-in for the two transforms that are used."""

@@ -15,7 +15,7 @@ from hepipe.errors import RegistrationError
 from hepipe.geometry import Transform, identity
 from hepipe.registration.formats import Listed, join_by_id, read_listed
 from hepipe.registration.transform import from_mapping
-from hepipe.registration_spec import LandmarksSpec
+from hepipe.specs.registration import LandmarksSpec
 
 MIN_AFFINE = 6
 """Fewer points than this give a similarity: an affine would follow their errors."""

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from hepipe.config import StainsSpec
 from hepipe.geometry import Box
 from hepipe.slides.reader import Slide
+from hepipe.specs.stains import StainsSpec
 from hepipe.stains.deconvolution import Separator, density_table
 from hepipe.stains.estimate import Stain, estimate, pooled, white_point
 from hepipe.stains.matrices import stain_matrix

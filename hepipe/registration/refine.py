@@ -17,14 +17,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from scipy.spatial import cKDTree
 
-from hepipe.config import StainsSpec
 from hepipe.geometry import Transform, apply_affine
 from hepipe.registration.planes import Density, Plane, stain_density, total_density
 from hepipe.registration.smooth import fit_spline, unfold
 from hepipe.registration.transform import from_mapping
 from hepipe.registration.windows import Level, Shifts, agree_with_neighbours, measure, scatter_um
-from hepipe.registration_spec import RefineSpec, Section
 from hepipe.slides.reader import Slide
+from hepipe.specs.registration import RefineSpec, Section
+from hepipe.specs.stains import StainsSpec
 
 GRID_UM = 16.0
 """Spacing of the field, about. Warps of 150 µm over 2 mm are bent by 1.5e-3 per µm: straight lines between grid points

@@ -24,8 +24,8 @@ from hepipe.registration.score import Judge, Likeness, landmark_error, residual_
 from hepipe.registration.search import choose_start
 from hepipe.registration.transform import compose, implausible, invert
 from hepipe.registration.verdict import Evidence, judge_case, notes
-from hepipe.registration_spec import RegistrationSpec, Section, Step
 from hepipe.slides.reader import Slide
+from hepipe.specs.registration import RegistrationSpec, Section, Step
 from hepipe.status import CaseStatus
 
 DEFORMABLE = frozenset({"elastic", "refine", "deeperhistreg", "simpleitk"})

@@ -9,7 +9,7 @@ from hepipe.geometry import Transform
 from hepipe.registration.overview import Pictures
 from hepipe.registration.score import Judge
 from hepipe.registration.search import choose_start
-from hepipe.registration_spec import GateSpec, SearchSpec
+from hepipe.specs.registration import GateSpec, SearchSpec
 
 MIN_GAIN = 0.03
 """How much better a start of another size must be than the one at the stated size, in the search's own score."""

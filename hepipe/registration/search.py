@@ -17,7 +17,7 @@ from hepipe.registration.overview import Pictures
 from hepipe.registration.score import Judge
 from hepipe.registration.start import search_starts
 from hepipe.registration.transform import implausible
-from hepipe.registration_spec import SearchSpec
+from hepipe.specs.registration import SearchSpec
 
 STARTS = 16
 """Placements that the search hands on: the right one was first or second on five real pairs, but fifth on a drawn slide

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from hepipe.registration.landmarks import MIN_AFFINE
 from hepipe.registration.score import Likeness
-from hepipe.registration_spec import GateSpec
+from hepipe.specs.registration import GateSpec
 from hepipe.status import OK, CaseStatus, failed, review
 
 LOOK = "look at the overlay and write yes or no into column accepted"

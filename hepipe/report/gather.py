@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from PIL import Image
 
-from hepipe.config import Split
-from hepipe.dataset.index import CardCase, DatasetCard, read_card
+from hepipe.dataset.card import CardCase, DatasetCard, read_card
 from hepipe.errors import StoreError
 from hepipe.models.resolved import ResolvedRun, read_resolved
 from hepipe.report.spec import IMPORTED, ReportDataset, ReportSpec
+from hepipe.specs.dataset import Split
 from hepipe.status import CaseStatus, review
 from hepipe.stores.arrays import read_registered
 from hepipe.stores.cases import CheckedCase, read_checked

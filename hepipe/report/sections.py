@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hepipe.config import Split
 from hepipe.errors import StoreError
 from hepipe.metrics.catalog import METRICS
 from hepipe.report.figures import line_chart, scatter
@@ -27,6 +26,7 @@ from hepipe.report.gather import (
 from hepipe.report.html import Content, Html, facts, figure, fold, image, join, missing, table, tag
 from hepipe.report.leaderboard import Board, Cell, number
 from hepipe.sheet import SCORES
+from hepipe.specs.dataset import Split
 from hepipe.weights.store import status as weights_status
 
 CASE_PX = 440

@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from hepipe.config import EvaluationSpec, Spec, Split
+from hepipe.specs.base import Spec
+from hepipe.specs.dataset import Split
+from hepipe.specs.training import EvaluationSpec
 
 IMPORTED = "imported"
 

@@ -12,13 +12,13 @@ from jaxtyping import Float, UInt8
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 
-from hepipe.config import SlidesSpec
 from hepipe.errors import SlideError
 from hepipe.geometry import Box, GivenMpp, MppFrom
 from hepipe.slides.completeness import is_cut_short
 from hepipe.slides.metadata import samples_reason
 from hepipe.slides.open import open_slide
 from hepipe.slides.reader import Slide
+from hepipe.specs.slides import SlidesSpec
 
 OVERVIEW_PX = 1024
 GRID = 6

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from hepipe.config import SlidesSpec
 from hepipe.errors import SlideError
 from hepipe.geometry import GivenMpp
 from hepipe.slides.picture import NotThisFormat
 from hepipe.slides.pyramid import PyramidSlide
 from hepipe.slides.reader import Slide
 from hepipe.slides.source_tiles import NotDirect
+from hepipe.specs.slides import SlidesSpec
 
 
 def open_slide(

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from hepipe.config import StainsSpec
+from hepipe.specs.stains import StainsSpec
 
 _BINS = 256
 _MAX_OD = 3.0

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-from hepipe.config import StainsSpec
+from hepipe.specs.stains import StainsSpec
 from hepipe.stains.deconvolution import WHITE, density_table, separate
 from hepipe.stains.matrices import DAB, EOSIN, HAEMATOXYLIN, Vector, angle_deg, stain_matrix
 

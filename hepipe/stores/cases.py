@@ -8,10 +8,11 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from hepipe.config import Spec, Split
 from hepipe.errors import StoreError
 from hepipe.geometry import GivenMpp, MppFrom
 from hepipe.sheet import Score
+from hepipe.specs.base import Spec
+from hepipe.specs.dataset import Split
 from hepipe.stores.provenance import Provenance
 
 Record = TypeVar("Record", bound=Spec)

@@ -25,6 +25,8 @@ TILES = pa.schema(
         column("tile_id", pa.string(), "`<case>/<column>-<row>` of the grid; imported: `<split>/<file name>`"),
         column("case_id", pa.string(), "case; null where an imported set does not say", nullable=True),
         column("patient_id", pa.string(), "patient; null where unknown", nullable=True),
+        column("slide_id", pa.string(), "H&E slide it was cut from; null where not said", nullable=True),
+        column("batch", pa.string(), "staining batch of the sheet; null where unknown", nullable=True),
         column("row_in_store", pa.int32(), "number of its chunk in the store; null without pixels", nullable=True),
         column("problem", pa.string(), "why its pixels cannot be read; empty where they are in the store"),
         column(
@@ -35,9 +37,13 @@ TILES = pa.schema(
         column("canvas_y_px0", pa.int64(), "top edge, likewise", nullable=True),
         column("mpp", pa.float64(), "µm per px of the stored tile"),
         column("her2_score", pa.string(), "0, 1+, 2+, 3+ of the slide; null where unknown", nullable=True),
+        column("score_level", pa.string(), "what the score was given to: slide, tile, or none where there is no score"),
         column("marker", pa.string(), "what the IHC stains"),
         column("section", pa.string(), "restained or consecutive"),
         column("source_split", pa.string(), "split that an imported set or the sheet asks for", nullable=True),
+        column("source_set", pa.string(), "kind of the imported set, such as bci; empty for tiles of slides"),
+        column("source_name", pa.string(), "name within that set, without suffix; empty for tiles of slides"),
+        column("warped_stain", pa.string(), "he, ihc, both or none: which of the two was interpolated"),
         column("tissue_frac", pa.float32(), "share of the tile that is tissue on both slides, 0 to 1"),
         column("region", pa.string(), "outlined class that most of its tissue is in; empty for none"),
         column("place", pa.string(), "inside, or outside of the tumour regions: kept for tests, never trained on"),
@@ -45,6 +51,8 @@ TILES = pa.schema(
             "he_sha256", pa.string(), "of the H&E pixels, or the chunk of a lossy codec; null without", nullable=True
         ),
         column("ihc_sha256", pa.string(), "likewise of the IHC", nullable=True),
+        column("he_phash", pa.string(), "perceptual hash of the H&E, 16 hex digits; null without", nullable=True),
+        column("ihc_phash", pa.string(), "likewise of the IHC", nullable=True),
         column("measurements", pa.map_(pa.string(), pa.float64()), "raw quality and stain measurements by name"),
     ]
 )

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from hepipe.config import StoreSpec
 from hepipe.errors import StoreError
+from hepipe.specs.tiling import StoreSpec
 from hepipe.stores.codecs import Codec, DamagedChunk, Greendelta, Jpeg, Jxl, Passthrough, Raw, Zstd
 from hepipe.stores.layout import (
     DIGESTS,

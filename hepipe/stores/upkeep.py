@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from hepipe.config import StoreSpec
 from hepipe.errors import ConfigError, StoreError
 from hepipe.parallel import in_order
 from hepipe.progress import watched
+from hepipe.specs.tiling import StoreSpec
 from hepipe.stores.codecs import DamagedChunk, Passthrough, settings_of
 from hepipe.stores.layout import DIGESTS, ArrayLayout, read_json
 from hepipe.stores.partial import partial_folder

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from hepipe.config import SynthSpec
 from hepipe.geometry import Transform
+from hepipe.specs.synth import SynthSpec
 from hepipe.stores.arrays import whole, write_group
 from hepipe.stores.provenance import Provenance, digest
 from hepipe.synth import artifacts as marks

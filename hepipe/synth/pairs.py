@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from hepipe.config import Split, SynthSpec
 from hepipe.errors import ConfigError
 from hepipe.progress import watched
+from hepipe.specs.dataset import Split
+from hepipe.specs.synth import SynthSpec
 from hepipe.stores.arrays import whole
 from hepipe.synth.case import draw_case
 from hepipe.synth.plan import plan_pair_patient

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from hepipe.config import SYNTH_MPP, SynthSpec
 from hepipe.errors import ConfigError
 from hepipe.sheet import SCORES, Score
+from hepipe.specs.synth import SYNTH_MPP, SynthSpec
 from hepipe.synth.noise import generator
 
 Kind = Literal["pen", "fold", "blur", "bubble", "edge", "tear", "shade", "doubling"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from hepipe.config import SynthSpec
 from hepipe.progress import watched
 from hepipe.sheet import SCORES
+from hepipe.specs.synth import SynthSpec
 from hepipe.synth.architecture import GRID_UM, Architecture, draw_architecture
 from hepipe.synth.cells import Cells, place_cells
 from hepipe.synth.plan import MPP, plan_case

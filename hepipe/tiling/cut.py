@@ -12,19 +12,20 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from hepipe.config import TilingSpec
 from hepipe.errors import PixelError, SlideError
 from hepipe.geometry import Transform
 from hepipe.parallel import in_order
 from hepipe.progress import watched
 from hepipe.registration.warp import read_warped
 from hepipe.slides.reader import Slide
+from hepipe.specs.tiling import TilingSpec
 from hepipe.stores.arrays import TissueMasks, content_digest
 from hepipe.stores.cases import CheckedCase
 from hepipe.stores.provenance import digest
 from hepipe.stores.shards import sealed
 from hepipe.stores.tiles import TileWriter
 from hepipe.tiling.grid import Cell, tissue_fracs
+from hepipe.tiling.likeness import perceptual_hash
 from hepipe.tiling.passing import Passed
 
 Measure = Callable[[np.ndarray, np.ndarray, float], Mapping[str, float]]
@@ -33,6 +34,8 @@ DabMask = Callable[[np.ndarray, float], np.ndarray]
 """`(ihc, mpp)` of one tile to a bool mask."""
 
 ARRAYS = {"he": 3, "ihc": 3, "dab_mask": 0}
+OF_PIXELS = ("he_sha256", "ihc_sha256", "he_phash", "ihc_phash")
+"""Columns that a tile without pixels leaves empty."""
 DROPPED = "dropped_before"
 """In the store's journal, with each tile: rows of those before it whose pixels could not be read."""
 
@@ -129,7 +132,7 @@ def cut_case(
         try:
             return made(*item)
         except PixelError as error:
-            return Encoded({}, {"he_sha256": None, "ihc_sha256": None, "measurements": {}, "problem": str(error)})
+            return Encoded({}, {**dict.fromkeys(OF_PIXELS), "measurements": {}, "problem": str(error)})
 
     def made(cell: Cell, doubt: float | None) -> Encoded:
         box = cell.box_px0
@@ -159,15 +162,21 @@ def cut_case(
             "tile_id": f"{case.case_id}/{cell.column}-{cell.row}",
             "case_id": case.case_id,
             "patient_id": case.patient_id,
+            "slide_id": he.slide_id,
+            "batch": case.batch,
             "x_px0": int(cell.box_px0.x),
             "y_px0": int(cell.box_px0.y),
             "canvas_x_px0": int(cell.box_px0.x) + he.origin_px0[0],
             "canvas_y_px0": int(cell.box_px0.y) + he.origin_px0[1],
             "mpp": spec.mpp,
             "her2_score": case.her2_score,
+            "score_level": "none" if case.her2_score is None else "slide",
             "marker": case.marker,
             "section": case.section,
             "source_split": case.split,
+            "source_set": "",
+            "source_name": "",
+            "warped_stain": "ihc",
             "tissue_frac": share,
             "region": cell.region,
             "place": cell.place,
@@ -236,8 +245,9 @@ def encoded(tile: Tile, store: TileWriter, as_scanned: Mapping[str, bytes] = Map
         else hashlib.sha256(chunks[name]).hexdigest()
         for name in ("he", "ihc")
     }
+    likeness = {f"{name}_phash": perceptual_hash(getattr(tile, name)) for name in ("he", "ihc")}
     measured = {name: float(value) for name, value in sorted(tile.measurements.items())}
-    return Encoded(chunks, {**hashes, "measurements": measured, "problem": ""})
+    return Encoded(chunks, {**hashes, **likeness, "measurements": measured, "problem": ""})
 
 
 def _inside(cell: Cell, size_px0: tuple[int, int]) -> float:

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
-from hepipe.config import TilingSpec
 from hepipe.geometry import Box
+from hepipe.specs.tiling import TilingSpec
 
 Place = Literal["inside", "outside"]
 STRIP_ROWS = 512

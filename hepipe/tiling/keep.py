@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from hepipe.config import TilingSpec
 from hepipe.geometry import Box
 from hepipe.slides.reader import Slide
+from hepipe.specs.tiling import TilingSpec
 from hepipe.stores.arrays import TissueMasks
 from hepipe.tiling.grid import Cell, cut_grid, tissue_fracs, tissue_start_um
 from hepipe.tissue.regions import REGIONS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from hepipe.config import TissueSpec
+from hepipe.specs.slides import TissueSpec
 from hepipe.tissue.clean import clean
 from hepipe.tissue.otsu import threshold_tissue
 

@@ -17,8 +17,8 @@ from typing import Any, Final, get_args
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from hepipe.config import Region, RegionName
 from hepipe.errors import SlideError
+from hepipe.specs.slides import Region, RegionName
 
 REGIONS: Final[tuple[Region, ...]] = get_args(Region)
 """In the order of their numbers in a map of regions, from 1; 0 is no region."""

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hepipe.config import TrainingSpec
 from hepipe.dataset.batch import Batch
 from hepipe.dataset.tiles import Sampler, batches
 from hepipe.errors import HepipeError
 from hepipe.models.finished import finished_state
 from hepipe.models.method import Average, Fits, Method, Progress, Turn
 from hepipe.models.ranks import average_over_ranks, rank, wait_for_all
+from hepipe.specs.training import TrainingSpec
 from hepipe.training.average import move
 from hepipe.training.history import History
 from hepipe.training.progress import Meter

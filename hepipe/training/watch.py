@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hepipe.config import SelectSpec
 from hepipe.dataset.tiles import SplitTiles, View, rgb_from_tensor, tensor_from_rgb, tile_seed
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.metrics import pixel, ssim
 from hepipe.metrics.backbones import EfficientNetLite0, perceptual_distance
 from hepipe.models.method import Method
+from hepipe.specs.training import SelectSpec
 from hepipe.weights.store import load
 
 Tile = np.ndarray

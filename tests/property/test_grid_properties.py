@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hepipe.config import TilingSpec
+from hepipe.specs.tiling import TilingSpec
 from hepipe.tiling.grid import cut_grid, tissue_fracs
 
 sides = st.integers(20, 400)

@@ -1,9 +1,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hepipe.config import SplitsSpec
 from hepipe.dataset.splits import SPLITS, Patient, _every, _Goal, _improved, assign
 from hepipe.sheet import SCORES
+from hepipe.specs.dataset import SplitsSpec
 
 scores = st.frozensets(st.sampled_from(SCORES), max_size=2)
 fixed = st.one_of(st.none(), st.none(), st.none(), st.sampled_from(SPLITS))

@@ -19,7 +19,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from hepipe.config import Spec
 from hepipe.dataset.batch import Batch
 from hepipe.errors import HepipeWarning
 from hepipe.losses.adversarial import vanilla_fake, vanilla_real
@@ -29,6 +28,7 @@ from hepipe.models.method import Average, Method, Part, Progress, Turn
 from hepipe.networks.patchgan import PatchDiscriminator
 from hepipe.networks.released import check_tensors, spectral_name, without_prefix
 from hepipe.networks.resunet import Backbone, ResUnetGenerator
+from hepipe.specs.base import Spec
 
 PAIRING = "paired"
 NEEDS = {"*": ()}

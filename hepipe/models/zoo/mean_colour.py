@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hepipe.config import Spec
 from hepipe.dataset.batch import Batch
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.specs.base import Spec
 
 PAIRING = "both"
 NEEDS: dict[str, tuple[str, ...]] = {"*": ()}

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
-from hepipe.config import Spec
 from hepipe.dataset.batch import Batch
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.specs.base import Spec
 
 PAIRING = "paired"
 NEEDS: dict[str, tuple[str, ...]] = {"*": ()}

@@ -18,7 +18,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from hepipe.config import Spec
 from hepipe.dataset.batch import Batch
 from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.losses.pyramid import octave_l1
@@ -28,6 +27,7 @@ from hepipe.networks.blocks import init_normal
 from hepipe.networks.patchgan import PatchDiscriminator
 from hepipe.networks.released import check_tensors, without_prefix
 from hepipe.networks.resnet import ResnetGenerator
+from hepipe.specs.base import Spec
 
 PAIRING = "paired"
 NEEDS = {"*": ()}

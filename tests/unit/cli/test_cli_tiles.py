@@ -8,11 +8,13 @@ import typer
 from typer.testing import CliRunner
 
 from hepipe.cli.tiles import register
-from hepipe.config import QualitySpec, StainsSpec, TilingSpec
-from hepipe.dataset.index import read_card
+from hepipe.dataset.card import read_card
 from hepipe.dataset.tiles import SplitTiles
 from hepipe.geometry import identity
 from hepipe.slides.pyramid import PyramidSlide
+from hepipe.specs.quality import QualitySpec
+from hepipe.specs.stains import StainsSpec
+from hepipe.specs.tiling import TilingSpec
 from hepipe.status import failed, review
 from hepipe.stores.arrays import write_registered, write_tissue
 from hepipe.stores.cases import CheckedCase, SlideFacts, read_checked, read_stains, write_checked

@@ -3,11 +3,11 @@ import pytest
 from typer.testing import CliRunner
 
 from hepipe.cli.cohort import cohort_app
-from hepipe.config import StoreSpec
 from hepipe.dataset.cohort import cohort_array
 from hepipe.dataset.conversion import convert_cohort
 from hepipe.dataset.schedule import Scheduler
 from hepipe.errors import ConfigError
+from hepipe.specs.tiling import StoreSpec
 from hepipe.stores.codecs import Jxl
 from hepipe.stores.tiles import TileStore
 

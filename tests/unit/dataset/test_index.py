@@ -2,10 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from hepipe.config import SplitsSpec
+from hepipe.dataset.card import profile_warnings, read_card, write_card
+from hepipe.dataset.cases import IMPORTED, CaseTiles
 from hepipe.dataset.fingerprint import fingerprint
-from hepipe.dataset.index import IMPORTED, CaseTiles, assemble, profile_warnings, read_card, write_card
+from hepipe.dataset.index import assemble
 from hepipe.errors import StoreError
+from hepipe.specs.dataset import SplitsSpec
 from hepipe.status import OK, failed, review
 
 SPEC = SplitsSpec()

@@ -2,10 +2,10 @@ import itertools
 
 import pytest
 
-from hepipe.config import SplitsSpec
 from hepipe.dataset.splits import EXACT_PATIENTS, Patient, assign
 from hepipe.errors import ConfigError
 from hepipe.sheet import SCORES
+from hepipe.specs.dataset import SplitsSpec
 
 SPEC = SplitsSpec()
 

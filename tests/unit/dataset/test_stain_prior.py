@@ -5,11 +5,11 @@ import pytest
 from typer.testing import CliRunner
 
 from hepipe.cli.cohort import cohort_app
-from hepipe.config import StainsSpec
 from hepipe.dataset.cohort import Cohort
 from hepipe.dataset.schedule import Scheduler
 from hepipe.dataset.stain_prior import MOST_PX, StainPrior, geometric_median, stain_prior, step_for, thinned
 from hepipe.errors import ConfigError
+from hepipe.specs.stains import StainsSpec
 from hepipe.stains.matrices import DAB, EOSIN, HAEMATOXYLIN, angle_deg
 from hepipe.stores.cases import CaseStains, SlideStains, write_stains
 from hepipe.stores.provenance import Provenance

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from hepipe.config import EvaluationSpec
 from hepipe.errors import WeightsError
 from hepipe.evaluation import features, score
 from hepipe.evaluation.pairs import TilePair
 from hepipe.metrics.backbones import EfficientNetLite0
 from hepipe.metrics.catalog import METRICS, of_level
+from hepipe.specs.training import EvaluationSpec
 from hepipe.stains.matrices import DAB, HAEMATOXYLIN, stain_matrix
 
 NOTHING = features.Networks(

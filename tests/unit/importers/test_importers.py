@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hepipe.config import ImportSpec, StainsSpec
 from hepipe.errors import ConfigError
 from hepipe.importers.aligned import open_aligned
 from hepipe.importers.files import captured, read_scores, tiles_below
 from hepipe.importers.folder import open_folders
 from hepipe.importers.pairs import import_tiles, sample_pixels
+from hepipe.specs.imports import ImportSpec
+from hepipe.specs.stains import StainsSpec
 from hepipe.stains.deconvolution import Separator
 from hepipe.stains.estimate import estimate
 from hepipe.stains.matrices import DAB, HAEMATOXYLIN, stain_matrix

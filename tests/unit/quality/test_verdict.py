@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from hepipe.config import AlignmentsSpec, Limit, QualitySpec
 from hepipe.errors import ConfigError
 from hepipe.quality.verdict import alignment, grade, grade_status
+from hepipe.specs.quality import AlignmentsSpec, Limit, QualitySpec
 
 SPEC = QualitySpec(limits={"blur_he": Limit(max=1.0), "pen_ihc": Limit(max=0.1), "ncc_peak": Limit(min=0.3)})
 

@@ -136,8 +136,8 @@ def test_a_stage_that_fails_is_said_and_flags_nothing(tmp_path, monkeypatch):
     from bars.child import Ran
     from bars.ours import Case, Found
 
-    from hepipe.config import TilingSpec
     from hepipe.geometry import Transform, translation
+    from hepipe.specs.tiling import TilingSpec
     from hepipe.stores.arrays import Registered
     from hepipe.stores.provenance import Provenance
 
@@ -174,7 +174,7 @@ def test_points_go_through_deeperhistreg_s_padding_and_resampling():
 def test_the_hash_is_of_the_settings_in_full():
     from bars.table import config_hash
 
-    from hepipe.registration_spec import RegistrationSpec
+    from hepipe.specs.registration import RegistrationSpec
 
     default = config_hash(RegistrationSpec())
     assert len(default) == 12

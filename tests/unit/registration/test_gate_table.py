@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hepipe.registration.verdict import FAR
-from hepipe.registration_spec import ConsecutiveGateSpec, GateSpec
+from hepipe.specs.registration import ConsecutiveGateSpec, GateSpec
 
 DOCS = Path(__file__).parents[3] / "docs" / "registration.md"
 

@@ -8,7 +8,7 @@ from hepipe.errors import RegistrationError
 from hepipe.geometry import Transform, identity, translation
 from hepipe.registration.formats import pairs_csv, qupath_geojson, read_listed
 from hepipe.registration.landmarks import Landmarks, check_landmarks, fit_landmarks, read_landmarks, residuals_left_out
-from hepipe.registration_spec import LandmarksSpec
+from hepipe.specs.registration import LandmarksSpec
 
 HE = np.array([[1000.0, 2000.0], [15000.0, 3000.0], [4000.0, 17000.0], [18000.0, 19000.0], [9000.0, 8000.0]])
 OFF = np.array([300.0, -150.0])

@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 from registration_drawing import MPP, draw_section, stain
 
-from hepipe.config import TissueSpec
 from hepipe.geometry import Transform
 from hepipe.registration.common import common_tissue, stored_pieces
 from hepipe.registration.overview import read_pictures
 from hepipe.registration.pieces import match_pieces, relabel
 from hepipe.slides.picture import ArraySlide
+from hepipe.specs.slides import TissueSpec
 from hepipe.stores.arrays import read_registered, write_registered
 from hepipe.stores.provenance import Provenance
 

@@ -5,8 +5,8 @@ import pytest
 from hepipe.geometry import Transform, translation
 from hepipe.registration.refine import refine_windows
 from hepipe.registration.transform import fold_frac
-from hepipe.registration_spec import RefineSpec
 from hepipe.slides.picture import ArraySlide
+from hepipe.specs.registration import RefineSpec
 
 MPP = 2.0
 SIDE = 640

@@ -8,7 +8,7 @@ from hepipe.registration.keypoints import match_starts
 from hepipe.registration.overview import features, read_pictures
 from hepipe.registration.score import Judge
 from hepipe.registration.search import choose_start
-from hepipe.registration_spec import SearchSpec
+from hepipe.specs.registration import SearchSpec
 
 torch = pytest.importorskip("torch")
 

@@ -97,6 +97,14 @@ def tables(folder):
         "place": "inside",
         "problem": "",
         "he_sha256": "a",
+        "slide_id": None,
+        "batch": None,
+        "score_level": "slide",
+        "source_set": "",
+        "source_name": "",
+        "warped_stain": "ihc",
+        "he_phash": None,
+        "ihc_phash": None,
         "ihc_sha256": "b",
         "measurements": {},
     }
@@ -181,7 +189,7 @@ def test_slides_without_common_tissue_fail_at_the_tissue(hepipe, tmp_path):
 
 
 def test_common_tissue_is_what_both_show_in_the_frame_of_the_he_slide():
-    from hepipe.config import TissueSpec
+    from hepipe.specs.slides import TissueSpec
 
     he, ihc = np.zeros((224, 224), np.float32), np.zeros((224, 224), np.float32)
     he[60:160, 40:120] = 0.4

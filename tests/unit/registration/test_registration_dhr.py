@@ -18,7 +18,7 @@ from hepipe.registration.dhr import (
     task_of,
 )
 from hepipe.registration.overview import Pictures, read_pictures
-from hepipe.registration_spec import DeeperHistRegSpec, RegistrationSpec
+from hepipe.specs.registration import DeeperHistRegSpec, RegistrationSpec
 
 needs_package = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("deeperhistreg", "pyvips", "torch")),

@@ -11,8 +11,8 @@ from hepipe.registration import register as module
 from hepipe.registration.landmarks import Landmarks
 from hepipe.registration.refine import Refinement
 from hepipe.registration.register import register
-from hepipe.registration_spec import ChainsSpec, GateSpec, GatesSpec, RegistrationSpec, SearchSpec
 from hepipe.slides.picture import ArraySlide
+from hepipe.specs.registration import ChainsSpec, GateSpec, GatesSpec, RegistrationSpec, SearchSpec
 from hepipe.stores.arrays import transform_digest
 
 QUICK = RegistrationSpec(chain=("search", "affine", "elastic"), search=SearchSpec(rotation_step_deg=20.0, flips=False))

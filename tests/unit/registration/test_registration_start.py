@@ -12,8 +12,8 @@ from hepipe.registration.overview import features, read_pictures
 from hepipe.registration.score import Judge
 from hepipe.registration.search import choose_start
 from hepipe.registration.start import scales_between, search_starts
-from hepipe.registration_spec import SearchSpec
 from hepipe.slides.picture import ArraySlide
+from hepipe.specs.registration import SearchSpec
 
 COARSE = SearchSpec(rotation_step_deg=20.0, flips=False)
 

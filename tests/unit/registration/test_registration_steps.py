@@ -9,7 +9,7 @@ from hepipe.registration.ncc import Comparison, FixedWindows
 from hepipe.registration.overview import features, on_top, positions, read_pictures, resample
 from hepipe.registration.register import register
 from hepipe.registration.start import search_starts
-from hepipe.registration_spec import DeeperHistRegSpec, RegistrationSpec, SearchSpec, SimpleItkSpec
+from hepipe.specs.registration import DeeperHistRegSpec, RegistrationSpec, SearchSpec, SimpleItkSpec
 
 
 @pytest.fixture

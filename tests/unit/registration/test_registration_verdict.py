@@ -10,7 +10,7 @@ from hepipe.registration.scale import scale_doubt
 from hepipe.registration.score import Judge, Likeness, landmark_error, residual_summary
 from hepipe.registration.similarity import correlation, mutual_information, structure_lead, within
 from hepipe.registration.verdict import Evidence, judge_case, notes
-from hepipe.registration_spec import ConsecutiveGateSpec, GateSpec, GatesSpec, RegistrationSpec
+from hepipe.specs.registration import ConsecutiveGateSpec, GateSpec, GatesSpec, RegistrationSpec
 
 GATE = GateSpec(min_similarity=0.12, review_similarity=0.15, review_stiff=0.12, min_tissue_dice=0.4)
 

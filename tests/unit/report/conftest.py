@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hepipe.config import EvaluationSpec, TrainingSpec
-from hepipe.dataset.index import CardCase, CardSplit, DatasetCard, write_card
+from hepipe.dataset.card import CardCase, CardSplit, DatasetCard, write_card
 from hepipe.evaluation.features import Networks
 from hepipe.evaluation.pairs import PairedTiles
 from hepipe.evaluation.score import score_run
 from hepipe.geometry import identity
 from hepipe.metrics.catalog import METRICS
 from hepipe.models.resolved import ResolvedRun, write_resolved
+from hepipe.specs.training import EvaluationSpec, TrainingSpec
 from hepipe.stains.matrices import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from hepipe.status import OK, CaseStatus
 from hepipe.stores.arrays import write_registered
@@ -165,6 +165,14 @@ class Results:
             "tissue_frac": 0.9,
             "region": "",
             "place": "inside",
+            "slide_id": None,
+            "batch": None,
+            "score_level": "slide",
+            "source_set": "",
+            "source_name": "",
+            "warped_stain": "ihc",
+            "he_phash": None,
+            "ihc_phash": None,
             "problem": "",
             "he_sha256": "a",
             "ihc_sha256": "b",

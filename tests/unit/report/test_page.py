@@ -5,10 +5,12 @@ import re
 
 import pytest
 
-from hepipe.config import SplitsSpec
-from hepipe.dataset.index import IMPORTED, CaseTiles, assemble, write_card
+from hepipe.dataset.card import write_card
+from hepipe.dataset.cases import IMPORTED, CaseTiles
+from hepipe.dataset.index import assemble
 from hepipe.report.page import RESEARCH_ONLY, write_report
 from hepipe.report.spec import ReportSpec
+from hepipe.specs.dataset import SplitsSpec
 from hepipe.status import OK, failed
 
 

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image, ImageCms
 from slide_files import tissue_picture, write_pyramid
 
-from hepipe.config import SlidesSpec
 from hepipe.errors import SlideError
 from hepipe.slides.check import SlideFound, check_slide, tissue_mm2
 from hepipe.slides.completeness import is_cut_short
+from hepipe.specs.slides import SlidesSpec
 
 SPEC = SlidesSpec(min_tissue_mm2=0.001)
 

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 from slide_files import tile_bytes, write_coded, write_pyramid
 
-from hepipe.config import SlidesSpec
 from hepipe.errors import SlideError
 from hepipe.geometry import Box
 from hepipe.slides import direct
@@ -18,6 +17,7 @@ from hepipe.slides.open import open_slide
 from hepipe.slides.openslide import OpenSlideSlide
 from hepipe.slides.source_tiles import NotDirect, TileGrid
 from hepipe.slides.tile_cache import TileCache
+from hepipe.specs.slides import SlidesSpec
 
 
 def tissue(height: int, width: int, *, seed: int = 0) -> np.ndarray:

@@ -7,10 +7,10 @@ import tifffile
 from PIL import Image, ImageCms
 from slide_files import tissue_picture, write_coded
 
-from hepipe.config import SlidesSpec
 from hepipe.geometry import Box
 from hepipe.slides.check import check_slide
 from hepipe.slides.open import open_slide
+from hepipe.specs.slides import SlidesSpec
 
 SRGB = SlidesSpec(icc="srgb", min_tissue_mm2=0.0)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from slide_files import halves, tissue_picture, write_mrxs
 
-from hepipe.config import TilingSpec
 from hepipe.geometry import Box
 from hepipe.slides.completeness import is_cut_short
 from hepipe.slides.open import open_slide
 from hepipe.slides.reader import Slide
+from hepipe.specs.tiling import TilingSpec
 from hepipe.stores.arrays import TissueMasks
 from hepipe.stores.provenance import Provenance
 from hepipe.tiling.keep import keep_cells

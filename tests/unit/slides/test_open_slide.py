@@ -6,12 +6,12 @@ import tifffile
 from PIL import Image
 from slide_files import halves, tissue_picture, write_pyramid, write_svs
 
-from hepipe.config import SlidesSpec
 from hepipe.errors import SlideError
 from hepipe.geometry import Box
 from hepipe.slides import picture
 from hepipe.slides.open import open_slide
 from hepipe.slides.reader import Slide
+from hepipe.specs.slides import SlidesSpec
 
 
 def read_all(slide: Slide) -> np.ndarray:

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hepipe.config import StainsSpec
+from hepipe.specs.stains import StainsSpec
 from hepipe.stains.dab import dab_mask, otsu_od
 
 PLAIN = StainsSpec(dab_sigma_um=0, dab_open_um=0, dab_close_um=0)

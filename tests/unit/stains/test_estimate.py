@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hepipe.config import StainsSpec
+from hepipe.specs.stains import StainsSpec
 from hepipe.stains.estimate import estimate, implausible, white_point
 from hepipe.stains.matrices import DAB, EOSIN, HAEMATOXYLIN, angle_deg
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_stores import MADE, SIDE, fill
 
-from hepipe.config import StoreSpec
+from hepipe.specs.tiling import StoreSpec
 from hepipe.stores.tiles import TileWriter
 
 

@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 
 from hepipe.cli import commands
 from hepipe.cli.app import app
-from hepipe.config import Sections, StoreSpec, load_config
+from hepipe.config import Sections, load_config
 from hepipe.errors import ConfigError, StoreError
+from hepipe.specs.tiling import StoreSpec
 from hepipe.status import failed
 from hepipe.stores.arrays import whole, write_group
 from hepipe.stores.tiles import TileStore

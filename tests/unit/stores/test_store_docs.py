@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_stores import tissue
 
-from hepipe.config import StoreSpec
+from hepipe.specs.tiling import StoreSpec
 
 DOCS = (Path(__file__).parents[3] / "docs/tile-store.md").read_text(encoding="utf-8")
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from small_stores import MADE, files, fill, tissue
 
-from hepipe.config import StoreSpec
 from hepipe.errors import HepipeWarning, StoreError
+from hepipe.specs.tiling import StoreSpec
 from hepipe.stores import shards
 from hepipe.stores.partial import discard_partial, partial_folder
 from hepipe.stores.tiles import TileStore, TileWriter

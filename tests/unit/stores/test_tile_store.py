@@ -11,8 +11,8 @@ import pytest
 import zarr
 from small_stores import MADE, SIDE, files, fill, tissue
 
-from hepipe.config import StoreSpec
 from hepipe.errors import StoreError
+from hepipe.specs.tiling import StoreSpec
 from hepipe.stores.codecs import Passthrough
 from hepipe.stores.layout import tiles_per_shard
 from hepipe.stores.shards import ShardWriter, sealed, unsealed

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hepipe.config import SynthSpec
+from hepipe.specs.synth import SynthSpec
 from hepipe.synth import artifacts as marks
 from hepipe.synth.noise import blobs, generator
 from hepipe.synth.plan import KINDS, LABELS, Planted, plan_case

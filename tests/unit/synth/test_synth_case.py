@@ -8,8 +8,8 @@ import pytest
 import tiffslide
 import zarr
 
-from hepipe.config import SynthSpec
 from hepipe.geometry import Transform
+from hepipe.specs.synth import SynthSpec
 from hepipe.stores.arrays import open_group
 from hepipe.synth.architecture import draw_architecture
 from hepipe.synth.case import draw_case, write_case

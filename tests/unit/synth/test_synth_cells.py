@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from hepipe.config import SynthSpec
+from hepipe.specs.synth import SynthSpec
 from hepipe.synth.architecture import GRID_UM, draw_architecture
 from hepipe.synth.cells import draw_nuclei, place_cells
 from hepipe.synth.plan import plan_case

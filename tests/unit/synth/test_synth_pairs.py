@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from hepipe.cli.app import app
 from hepipe.cli.synth import register
-from hepipe.config import SynthSpec
 from hepipe.errors import ConfigError
+from hepipe.specs.synth import SynthSpec
 from hepipe.synth.pairs import write_pairs
 
 SPEC = SynthSpec(pairs=12, pair_px=128)

@@ -2,9 +2,10 @@ import itertools
 
 import pytest
 
-from hepipe.config import SynthSpec, synth_rows
+from hepipe.config import synth_rows
 from hepipe.errors import ConfigError
 from hepipe.sheet import SCORES
+from hepipe.specs.synth import SynthSpec
 from hepipe.synth.plan import KINDS, plan_case
 
 SPEC = SynthSpec()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hepipe.config import SynthSpec
+from hepipe.specs.synth import SynthSpec
 from hepipe.synth.probe import hold_out, probe
 
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hepipe.config import SynthSpec
+from hepipe.specs.synth import SynthSpec
 from hepipe.synth.plan import plan_case
 from hepipe.synth.warp import draw_transform, invert, pull
 

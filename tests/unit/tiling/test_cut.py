@@ -3,10 +3,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from hepipe.config import StoreSpec, TilingSpec
 from hepipe.errors import PixelError, SlideError
 from hepipe.geometry import Transform, identity, translation
 from hepipe.slides.picture import ArraySlide
+from hepipe.specs.tiling import StoreSpec, TilingSpec
 from hepipe.stores.arrays import TissueMasks, content_digest
 from hepipe.stores.cases import CheckedCase
 from hepipe.stores.provenance import Provenance

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from hepipe.config import TilingSpec
 from hepipe.geometry import Box
+from hepipe.specs.tiling import TilingSpec
 from hepipe.tiling.grid import cut_grid, sample_windows, tissue_fracs, tissue_start_um
 
 

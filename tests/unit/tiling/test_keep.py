@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hepipe.config import TilingSpec
 from hepipe.slides.picture import ArraySlide
+from hepipe.specs.tiling import TilingSpec
 from hepipe.stores.arrays import TissueMasks
 from hepipe.stores.provenance import Provenance
 from hepipe.tiling.keep import draw, keep_cells

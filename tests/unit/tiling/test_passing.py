@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from hepipe.config import StoreSpec
 from hepipe.geometry import Box
 from hepipe.slides.direct import DirectSlide
 from hepipe.slides.picture import ArraySlide
+from hepipe.specs.tiling import StoreSpec
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.shards import sealed
 from hepipe.stores.tiles import TileStore, TileWriter

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from hepipe.config import TilingSpec
 from hepipe.slides.picture import ArraySlide
+from hepipe.specs.tiling import TilingSpec
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hepipe.config import TissueSpec
+from hepipe.specs.slides import TissueSpec
 from hepipe.tissue.clean import clean
 from hepipe.tissue.find import find_tissue
 from hepipe.tissue.otsu import is_ink, mean_od, threshold_tissue, white_point

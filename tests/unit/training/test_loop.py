@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
-from hepipe.config import TrainingSpec
 from hepipe.dataset.batch import Batch
 from hepipe.dataset.tiles import Sampler, SplitTiles
 from hepipe.errors import HepipeError
 from hepipe.models.finished import finished_state
 from hepipe.models.method import Average, Progress, Turn
+from hepipe.specs.training import TrainingSpec
 from hepipe.training.history import History
 from hepipe.training.loop import iterate, make_players, train_method
 from hepipe.training.resume import ResumeFolder

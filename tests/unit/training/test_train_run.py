@@ -9,11 +9,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hepipe.config import RunSpec, TrainingSpec
-from hepipe.dataset.index import CardSplit, DatasetCard, write_card
+from hepipe.dataset.card import CardSplit, DatasetCard, write_card
 from hepipe.errors import ConfigError, StoreError, WeightsError
 from hepipe.models.finished import build_method, finished_state, read_finished_provenance, read_state
 from hepipe.models.resolved import read_resolved, resolve_run, write_resolved
+from hepipe.specs.training import RunSpec, TrainingSpec
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tiles import TileStore
 from hepipe.training.train import train_run

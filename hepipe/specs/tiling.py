@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hepipe.spec import Spec
+from hepipe.specs.base import Spec
 
 
 class TilingSpec(Spec):

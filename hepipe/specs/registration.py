@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from hepipe.spec import Spec, merged
+from hepipe.specs.base import Spec, merged
 
 Section = Literal["restained", "consecutive"]
 Step = Literal["search", "affine", "elastic", "refine", "deeperhistreg", "simpleitk", "landmarks", "identity"]

@@ -1,0 +1,105 @@
+"""What the stages left of one case, or of an imported set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hepipe.errors import StoreError
+from hepipe.sheet import Score
+from hepipe.specs.dataset import Split
+from hepipe.status import CaseStatus
+from hepipe.stores.arrays import Registered, open_group, read_registered
+from hepipe.stores.cases import read_checked, read_stains
+from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table
+
+IMPORTED = "imported"
+
+
+INSIDE = "inside"
+
+"""`place` of the tiles that are trained and tested on."""
+
+
+@dataclass(frozen=True)
+class CaseTiles:
+    """The tables of one case, or of a whole imported set.
+
+    Attributes:
+        case_id: Or `imported`.
+        patient_id: None for an import.
+        her2_score: None for an import, or where the sheet says nothing.
+        fixed: Split that the sheet asks for.
+        tiles: Rows of the tile table.
+        keep: Tile id to whether it passed.
+        alignment: Tile id to its class of alignment.
+        status: The case's verdict after grading.
+        specs: Stage to the config section it ran with.
+        transform: Digest of the registration.
+        held: The pair's registration is in review and no person has accepted it: its tiles stay out of the index.
+        icc: Stain to the SHA-256 of its slide's colour profile, None for a slide that carries none.
+        readers: Stain to who decodes its slide.
+    """
+
+    case_id: str
+    patient_id: str | None
+    her2_score: Score | None
+    fixed: Split | None
+    tiles: Sequence[Mapping[str, Any]]
+    keep: Mapping[str, bool]
+    status: CaseStatus
+    specs: Mapping[str, Any]
+    transform: str
+    held: bool = False
+    alignment: Mapping[str, str] = field(default_factory=dict)
+    icc: Mapping[str, str | None] = field(default_factory=dict)
+    readers: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_case(folder: Path, case_id: str) -> CaseTiles:
+    """What the stages left of one case in a data set's results folder.
+
+    Raises:
+        StoreError: An artefact is missing, or tiles and verdicts are not of the same run.
+    """
+    tiles_path = folder / "tiles" / f"{case_id}.parquet"
+    verdict_path = folder / "verdict" / f"{case_id}.parquet"
+    tiles = read_table(tiles_path, TILES)
+    verdicts = read_table(verdict_path, VERDICTS)
+    keep = {row["tile_id"]: bool(row["keep"]) for row in verdicts}
+    alignment = {row["tile_id"]: str(row["alignment"]) for row in verdicts}
+    if {row["tile_id"] for row in tiles} != keep.keys():
+        raise StoreError(f"{verdict_path}: verdicts on other tiles than {tiles_path.name} has; run grade_case again")
+    of_tiles, of_verdict = read_provenance(tiles_path), read_provenance(verdict_path)
+    of_stains = read_stains(folder / "stains" / f"{case_id}.json").provenance
+    specs = {made.artefact: made.spec for made in (of_stains, of_tiles, of_verdict)}
+    if case_id == IMPORTED:
+        return CaseTiles(case_id, None, None, None, tiles, keep, of_verdict.status, specs, "", alignment=alignment)
+    checked = read_checked(folder / "checked" / f"{case_id}.json")
+    registered = read_registered(folder / "registered" / f"{case_id}.zarr")
+    _, of_tissue = open_group(folder / "tissue" / f"{case_id}.zarr", "tissue")
+    specs |= {made.artefact: made.spec for made in (registered.provenance, of_tissue)}
+    slides = {stain: facts for stain, facts in (("he", checked.he), ("ihc", checked.ihc)) if facts}
+    return CaseTiles(
+        case_id,
+        checked.patient_id,
+        checked.her2_score,
+        checked.split,
+        tiles,
+        keep,
+        of_verdict.status,
+        specs,
+        registered.digest,
+        held=checked.accepted != "yes" and _in_review(registered),
+        alignment=alignment,
+        icc={stain: facts.icc_sha256 for stain, facts in slides.items()},
+        readers={stain: facts.decoded_by for stain, facts in slides.items()},
+    )
+
+
+def _in_review(registered: Registered) -> bool:
+    """Whether a person should look at the registration; the case's own state may name an earlier stage's doubt."""
+    status = registered.provenance.status
+    return registered.summary.get("verdict") == "review" or (status.state, status.stage) == ("review", "registration")

@@ -1,0 +1,1 @@
+"""The sections of the configuration, a file per room; light, since the Snakefile reads them."""
