@@ -19,7 +19,6 @@ from hepipe.stores.cases import write_record
 from hepipe.stores.provenance import Provenance
 
 SHOWN = 10
-
 """Names that a warning lists."""
 
 

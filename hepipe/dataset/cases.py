@@ -19,7 +19,6 @@ IMPORTED = "imported"
 
 
 INSIDE = "inside"
-
 """`place` of the tiles that are trained and tested on."""
 
 

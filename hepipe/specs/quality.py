@@ -41,7 +41,6 @@ DEFAULT_LIMITS: Mapping[str, Limit] = {
     "doubling_he": Limit(max=0.09),
     "doubling_ihc": Limit(max=0.09),
 }
-
 """For tiles at about 0.25 to 1 µm per px. Set on synthetic cohorts of seeds 2 and 3 so that 99 % of clean tiles stay,
 and no stricter than what 18 sound public H&E and IHC pictures reach; units as in `hepipe/quality/`."""
 

@@ -29,7 +29,6 @@ class SlidesSpec(Spec):
 
 
 Region = Literal["tumour", "invasive", "in_situ", "normal", "necrosis", "control", "exclude"]
-
 """What a person has outlined on the H&E slide; `tumour` does not say which."""
 
 
