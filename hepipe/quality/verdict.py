@@ -28,23 +28,18 @@ def grade(tiles: Sequence[Mapping[str, Any]], spec: QualitySpec) -> list[dict[st
     Raises:
         ConfigError: A limit on a measurement that the tiles do not have.
     """
-    names = sorted(spec.limits, key=_rank)
-    readable = [tile for tile in tiles if not tile["problem"]]
-    if readable:
-        known = set(readable[0]["measurements"])
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise ConfigError(
-                f"quality.limits: no measurement {', '.join(unknown)}; there are {', '.join(sorted(known))}"
-            )
+    limits = {section: getattr(spec.limits, section) for section in ("restained", "consecutive")}
+    names = {section: sorted(own, key=_rank) for section, own in limits.items()}
+    for section in names:
+        _check_known(names[section], next((t for t in tiles if t["section"] == section and not t["problem"]), None))
     rows = []
     for tile in tiles:
-        measured = tile["measurements"]
-        aligned = alignment(measured, getattr(spec.alignment, tile["section"]))
+        measured, section = tile["measurements"], tile["section"]
+        aligned = alignment(measured, getattr(spec.alignment, section))
         if tile["problem"]:
             flags = [UNREADABLE]
         else:
-            flags = [name for name in names if not spec.limits[name].passes(measured[name])]
+            flags = [name for name in names[section] if not limits[section][name].passes(measured[name])]
             flags += [aligned] if aligned in spec.alignment.drop else []
         rows.append(
             {
@@ -86,6 +81,16 @@ def grade_status(verdicts: Sequence[Mapping[str, Any]], spec: QualitySpec) -> Ca
     if dropped > spec.alarm_dropped_frac * len(verdicts):
         return review("quality", f"{dropped} of {len(verdicts)} tiles dropped ({most})")
     return OK
+
+
+def _check_known(names: Sequence[str], tile: Mapping[str, Any] | None) -> None:
+    """All tiles of one kind of section have the same measurements, so any of them tells; None: there is none."""
+    unknown = [] if tile is None else [name for name in names if name not in tile["measurements"]]
+    if tile is not None and unknown:
+        raise ConfigError(
+            f"quality.limits.{tile['section']}: no measurement {', '.join(unknown)}; "
+            f"there are {', '.join(sorted(tile['measurements']))}"
+        )
 
 
 def _rank(name: str) -> tuple[int, str]:

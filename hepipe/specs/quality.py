@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hepipe.specs.base import Spec
 
@@ -21,7 +21,7 @@ class Limit(Spec):
         return not ((self.min is not None and value < self.min) or (self.max is not None and value > self.max))
 
 
-DEFAULT_LIMITS: Mapping[str, Limit] = {
+RESTAINED_LIMITS: Mapping[str, Limit] = {
     "outside_frac_he": Limit(max=0.05),
     "outside_frac_ihc": Limit(max=0.05),
     "lost_frac_he": Limit(max=0.25),
@@ -41,8 +41,23 @@ DEFAULT_LIMITS: Mapping[str, Limit] = {
     "doubling_he": Limit(max=0.09),
     "doubling_ihc": Limit(max=0.09),
 }
-"""For tiles at about 0.25 to 1 µm per px. Set on synthetic cohorts of seeds 2 and 3 so that 99 % of clean tiles stay,
-and no stricter than what 18 sound public H&E and IHC pictures reach; units as in `hepipe/quality/`."""
+"""Of the same section stained again; for tiles at about 0.25 to 1 µm per px. Set on synthetic cohorts of seeds 2 and 3
+so that 99 % of clean tiles stay, and no stricter than what 18 sound public H&E and IHC pictures reach; units as in
+`hepipe/quality/`."""
+
+CONSECUTIVE_LIMITS: Mapping[str, Limit] = {**RESTAINED_LIMITS}
+"""Of the next section of the block."""
+
+
+class LimitsSpec(Spec):
+    """Measurement to its limit by kind of section, never pooled: sections that differ anyway differ more."""
+
+    restained: Mapping[str, Limit] = Field(
+        RESTAINED_LIMITS, description="The same section stained again; those given stand in place of all defaults."
+    )
+    consecutive: Mapping[str, Limit] = Field(
+        CONSECUTIVE_LIMITS, description="The next section; those given stand in place of all defaults."
+    )
 
 
 Alignment = Literal["aligned", "weak", "misaligned", "beyond"]
@@ -86,10 +101,20 @@ class AlignmentsSpec(Spec):
 class QualitySpec(Spec):
     """Which tiles are dropped: limits on the raw measurements of the tile table, and classes of alignment."""
 
-    revision: Literal[2] = 2
-    limits: Mapping[str, Limit] = Field(
-        DEFAULT_LIMITS,
-        description="Measurement to its limit; those given stand in place of all defaults. Never changes the tiles.",
-    )
+    revision: Literal[3] = 3
+    limits: LimitsSpec = Field(LimitsSpec(), description="By kind of section. Never changes the tiles.")
     alignment: AlignmentsSpec = AlignmentsSpec()
     alarm_dropped_frac: float = Field(0.8, gt=0, le=1, description="More dropped than this: the case needs review.")
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _by_section(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            names = [str(name) for name in given if name not in ("restained", "consecutive")]
+            if names or not given:
+                found = ", ".join(names) or "nothing"
+                raise ValueError(
+                    f"limits stand by kind of section, {found} found; write {{restained: {{…}}, consecutive: {{…}}}}, "
+                    "where {} drops nothing and a kind left out keeps its defaults"
+                )
+        return given

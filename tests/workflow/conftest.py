@@ -31,7 +31,10 @@ CONFIG = {
     },
     "registration": {"overview_px": 256, "search": {"rotation_step_deg": 10}},
     "tiling": {"mpp": 0.5, "tile_px": 128, "min_tissue_frac": 0.4},
-    "quality": {"limits": {"ncc_peak": {"min": -1.0}}, "alignment": {"drop": []}},
+    "quality": {
+        "limits": {kind: {"ncc_peak": {"min": -1.0}} for kind in ("restained", "consecutive")},
+        "alignment": {"drop": []},
+    },
     "splits": {"shares": {"train": 0.5, "val": 0.25, "test": 0.25}},
     "training": {"n_steps": 4, "batch_size": 2, "crop_px": 64, "sample_every": 2, "checkpoint_every": 2},
     "runs": {

@@ -96,7 +96,7 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 
 def test_a_changed_limit_grades_again_and_cuts_nothing(finished, base):
-    planned = finished.planned(changed(base, "quality.limits.ncc_peak.min", 0.9))
+    planned = finished.planned(changed(base, "quality.limits.restained.ncc_peak.min", 0.9))
     assert planned["grade_tiles"] == 12
     assert planned["assemble_dataset"] == 3
     assert not planned.keys() & {"tile_case", "import_tiles", "register_case", "find_tissue", "check_slides"}

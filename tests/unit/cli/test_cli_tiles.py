@@ -12,7 +12,7 @@ from hepipe.dataset.card import read_card
 from hepipe.dataset.tiles import SplitTiles
 from hepipe.geometry import identity
 from hepipe.slides.pyramid import PyramidSlide
-from hepipe.specs.quality import QualitySpec
+from hepipe.specs.quality import LimitsSpec, QualitySpec
 from hepipe.specs.stains import StainsSpec
 from hepipe.specs.tiling import TilingSpec
 from hepipe.status import failed, review
@@ -28,7 +28,7 @@ register(app)
 
 MPP = 2.0
 TILING = TilingSpec(mpp=MPP, tile_px=32).model_dump_json()
-OPEN = QualitySpec(limits={}).model_dump_json()
+OPEN = QualitySpec(limits=LimitsSpec(restained={}, consecutive={})).model_dump_json()
 
 
 def run(*arguments: object) -> str:
@@ -305,8 +305,9 @@ def test_cut_and_imported_tiles_carry_every_measurement_that_the_default_limits_
         "--stains-spec", StainsSpec().model_dump_json(),
     )  # fmt: skip
     for table in (folder.root / "tiles" / "c1.parquet", imported):
-        measured = set(read_table(table, TILES)[0]["measurements"])
-        assert QualitySpec().limits.keys() <= measured, QualitySpec().limits.keys() - measured
+        row = read_table(table, TILES)[0]
+        limited = getattr(QualitySpec().limits, row["section"]).keys()
+        assert limited <= row["measurements"].keys(), limited - row["measurements"].keys()
 
 
 def test_a_pair_in_review_is_cut_and_graded_and_enters_the_index_when_the_sheet_accepts_it(folder):

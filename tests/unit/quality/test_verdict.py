@@ -4,9 +4,10 @@ import pytest
 
 from hepipe.errors import ConfigError
 from hepipe.quality.verdict import alignment, grade, grade_status
-from hepipe.specs.quality import AlignmentsSpec, Limit, QualitySpec
+from hepipe.specs.quality import AlignmentsSpec, Limit, LimitsSpec, QualitySpec
 
-SPEC = QualitySpec(limits={"blur_he": Limit(max=1.0), "pen_ihc": Limit(max=0.1), "ncc_peak": Limit(min=0.3)})
+LIMITS = {"blur_he": Limit(max=1.0), "pen_ihc": Limit(max=0.1), "ncc_peak": Limit(min=0.3)}
+SPEC = QualitySpec(limits=LimitsSpec(restained=LIMITS, consecutive={"blur_he": Limit(max=2.0)}))
 
 
 def tile(name, **numbers):
@@ -31,11 +32,30 @@ def test_an_undefined_measurement_drops_nothing():
 
 
 def test_a_limit_on_an_unknown_measurement_is_an_error():
-    spec = QualitySpec(limits={"blurr": Limit(max=1)})
+    spec = QualitySpec(limits=LimitsSpec(restained={"blurr": Limit(max=1)}))
     with pytest.raises(
-        ConfigError, match=r"no measurement blurr; there are blur_he, ncc_peak, pen_ihc, search_um, shift_um"
+        ConfigError,
+        match=r"limits.restained: no measurement blurr; there are blur_he, ncc_peak, pen_ihc, search_um, shift_um",
     ):
         grade([tile("a")], spec)
+
+
+def test_limits_of_one_kind_of_section_are_not_asked_of_the_other():
+    tiles = [tile("a", blur_he=1.5, ncc_peak=0.2), {**tile("b", blur_he=1.5, ncc_peak=0.2), "section": "consecutive"}]
+    rows = grade(tiles, SPEC)
+    assert [row["flags"] for row in rows] == [["blur_he", "ncc_peak"], []]
+
+
+@pytest.mark.parametrize("given", [{}, {"blur_he": {"max": 1}}, {"restained": {}, "blur_he": {"max": 1}}])
+def test_limits_without_a_kind_of_section_are_a_mistake_that_says_what_to_write(given):
+    with pytest.raises(ValueError, match=r"limits stand by kind of section, .* write {restained"):
+        QualitySpec.model_validate({"limits": given})
+
+
+def test_a_kind_of_section_left_out_keeps_its_defaults():
+    given = QualitySpec.model_validate({"limits": {"restained": {}}})
+    assert given.limits.restained == {}
+    assert given.limits.consecutive == QualitySpec().limits.consecutive
 
 
 def test_no_tiles_no_verdicts():
