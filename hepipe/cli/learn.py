@@ -89,7 +89,7 @@ def predict(
     evaluation = EvaluationSpec.model_validate_json(spec)
     tiles = SplitTiles(index, cast(Split, split), mpp=run.training.mpp)
     entry = find_entry(run.model, where=f"runs.{run.name}.model")
-    crop_px = crop_of(entry, side_px=tiles.side_px, wanted_px=evaluation.tile_px) if tiles.rows else 0
+    crop_px = crop_of(entry, run.preset, side_px=tiles.side_px, wanted_px=evaluation.tile_px) if tiles.rows else 0
     if not tiles.rows:
         typer.echo(f"split {split} holds no tile; the store of virtual tiles is empty", err=True)
     device = device_of(run)
@@ -119,14 +119,13 @@ def models() -> None:
 
     for entry in catalog().values():
         typer.echo(f"{entry.name}  {entry.title}")
-        typer.echo(f"    {entry.pairing}; tiles: {entry.size_in_words()}; presets: {', '.join(entry.presets)}")
+        typer.echo(f"    {entry.pairing}; presets: {', '.join(entry.presets)}")
         for preset in entry.presets:
-            takes = [*entry.needs_of(preset)]
+            takes = [f"tiles: {entry.size_in_words(preset)}", *entry.needs_of(preset)]
             for part, need in entry.parts_of(preset).items():
                 source = f"weights {need.role}" if need.kind == "weights" else "another run"
                 takes.append(f"{part} from {source}" + (" (may be absent)" if need.optional else ""))
-            if takes:
-                typer.echo(f"    {preset} takes {', '.join(takes)}")
+            typer.echo(f"    {preset} takes {', '.join(takes)}")
 
 
 def _folders(options: list[str] | None) -> dict[str, Path]:

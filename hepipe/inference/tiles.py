@@ -18,22 +18,23 @@ from hepipe.stores.provenance import Provenance
 from hepipe.stores.tiles import TileWriter
 
 
-def crop_of(entry: Entry, *, side_px: int, wanted_px: int) -> int:
+def crop_of(entry: Entry, preset: str, *, side_px: int, wanted_px: int) -> int:
     """Side of the crops that a model predicts tiles by.
 
     Args:
         entry: The model.
+        preset: Of the run.
         side_px: Of the tiles.
         wanted_px: What the protocol asks for; 0 takes whole tiles, or the largest crops that the model takes.
 
     Raises:
         StoreError: The tiles are too small for the model.
     """
-    crop = entry.largest(side_px) if wanted_px == 0 else wanted_px
-    if crop == 0 or crop > side_px or not entry.takes(crop):
+    crop = entry.largest(side_px, preset) if wanted_px == 0 else wanted_px
+    if crop == 0 or crop > side_px or not entry.takes(crop, preset):
         raise StoreError(
             f"tiles of {side_px} px cannot be predicted by crops of {wanted_px or side_px} px: "
-            f"{entry.name} takes {entry.size_in_words()}"
+            f"{entry.name} {preset} takes {entry.size_in_words(preset)}"
         )
     return crop
 

@@ -53,7 +53,7 @@ class Entry:
         presets: Names of its configs.
         needs: By preset, `*` for all: what a batch must carry beside both stains.
         parts: By preset, `*` for all: name of each part to its form, such as `run~` or `weights:resnet50?`.
-        size: `{"multiple": 16}` or `{"exact": 256}`, px.
+        size: By preset, `*` for all others: `{"multiple": 16}` or `{"exact": 256}`, px.
         streams: Further samplers: name to (pool, batch size).
     """
 
@@ -63,7 +63,7 @@ class Entry:
     presets: tuple[str, ...]
     needs: Mapping[str, tuple[str, ...]]
     parts: Mapping[str, Mapping[str, str]]
-    size: Mapping[str, int]
+    size: Mapping[str, Mapping[str, int]]
     streams: Mapping[str, tuple[str, int]]
 
     def needs_of(self, preset: str) -> tuple[str, ...]:
@@ -75,21 +75,27 @@ class Entry:
         forms = {**self.parts.get("*", {}), **self.parts.get(preset, {})}
         return {name: _part_need(self.name, form) for name, form in forms.items()}
 
-    def takes(self, side_px: int) -> bool:
-        """Whether the networks work on tiles of this side."""
-        if "exact" in self.size:
-            return side_px == self.size["exact"]
-        return side_px % self.size["multiple"] == 0
+    def takes(self, side_px: int, preset: str) -> bool:
+        """Whether the networks of a preset work on tiles of this side."""
+        size = self._size_of(preset)
+        if "exact" in size:
+            return side_px == size["exact"]
+        return side_px % size["multiple"] == 0
 
-    def largest(self, side_px: int) -> int:
-        """The largest side up to `side_px` that the networks work on; 0 when there is none."""
-        if "exact" in self.size:
-            return self.size["exact"] if self.size["exact"] <= side_px else 0
-        return side_px - side_px % self.size["multiple"]
+    def largest(self, side_px: int, preset: str) -> int:
+        """The largest side up to `side_px` that the networks of a preset work on; 0 when there is none."""
+        size = self._size_of(preset)
+        if "exact" in size:
+            return size["exact"] if size["exact"] <= side_px else 0
+        return side_px - side_px % size["multiple"]
 
-    def size_in_words(self) -> str:
-        """What sides it takes, for messages."""
-        return f"{self.size['exact']} px" if "exact" in self.size else f"multiples of {self.size['multiple']} px"
+    def size_in_words(self, preset: str) -> str:
+        """What sides a preset takes, for messages."""
+        size = self._size_of(preset)
+        return f"{size['exact']} px" if "exact" in size else f"multiples of {size['multiple']} px"
+
+    def _size_of(self, preset: str) -> Mapping[str, int]:
+        return self.size.get(preset, self.size["*"])
 
 
 @cache
@@ -128,8 +134,10 @@ def read_entry(path: Path) -> Entry:
     pairing, size = literal("PAIRING"), literal("SIZE")
     if pairing not in ("paired", "unpaired", "both"):
         raise ConfigError(f"model {path.stem}: PAIRING is {pairing!r}; paired, unpaired or both expected")
-    if len(size) != 1 or not size.keys() <= {"multiple", "exact"}:
-        raise ConfigError(f"model {path.stem}: SIZE is {size!r}; one of multiple and exact expected")
+    if "*" not in size or any(len(one) != 1 or not one.keys() <= {"multiple", "exact"} for one in size.values()):
+        raise ConfigError(
+            f"model {path.stem}: SIZE is {size!r}; by preset, * for all others, multiple or exact expected"
+        )
     return Entry(
         name=path.stem,
         title=(ast.get_docstring(tree) or "").split("\n")[0],
@@ -218,8 +226,9 @@ def _problems(config: Config, name: str) -> Iterator[str]:
                 f"but tiles of {run.dataset} are {side} px at {mpp} µm/px"
             )
     predicted = config.evaluation.tile_px
-    if predicted and not entry.takes(predicted):
-        yield f"evaluation.tile_px: {predicted} px, but {run.model} of run {name} takes {entry.size_in_words()}"
+    if predicted and not entry.takes(predicted, run.preset):
+        takes = entry.size_in_words(run.preset)
+        yield f"evaluation.tile_px: {predicted} px, but {run.model} {run.preset} of run {name} takes {takes}"
 
 
 def _choice_problems(entry: Entry, run: RunSpec, where: str) -> Iterator[str]:
@@ -237,8 +246,9 @@ def _choice_problems(entry: Entry, run: RunSpec, where: str) -> Iterator[str]:
     for part, form in parts.items():
         if form.kind == "run" and not form.optional and part not in run.parts:
             yield f"{where}.parts.{part}: missing; name the run whose finished model is the {part}"
-    if not entry.takes(run.training.crop_px):
-        yield f"{where}.training.crop_px: {run.training.crop_px} px, but {run.model} takes {entry.size_in_words()}"
+    if not entry.takes(run.training.crop_px, run.preset):
+        takes = entry.size_in_words(run.preset)
+        yield f"{where}.training.crop_px: {run.training.crop_px} px, but {run.model} {run.preset} takes {takes}"
 
 
 def _ancestors(config: Config, name: str, seen: frozenset[str] = frozenset()) -> set[str]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import torch
 from cases import Case, golden, leaf, near, near_gradient
-from golden_pix2pix import check_network
+from golden_pix2pix import check_network, check_steps
 
-from hepipe.dataset.batch import Batch
 from hepipe.losses.pyramid import blur, gaussian_kernel, octave_l1, octaves
-from hepipe.models.method import Progress
 from hepipe.models.zoo.pyramid_pix2pix import Config, PyramidPix2pix, from_released
 from hepipe.networks.released import without_filters
 from hepipe.networks.resnet import ResnetGenerator
 
 LOSS = 1e-4
 RESAMPLED = 1e-5
-STEPS = 1e-3
 
 LOGS = {"G_GAN": "adversarial", "D_fake": "fake", "D_real": "real"}
 
@@ -90,29 +87,5 @@ def train_steps(case: Case) -> None:
     method = PyramidPix2pix(options)
     method.generator.load_state_dict(from_released(case.group("w/"), network="generator", config=options))
     method.discriminator.load_state_dict(from_released(judge, network="discriminator", config=options))
-    players = {name: list(player.parameters()) for name, player in method.players().items()}
-    optimizers = {name: method.optimizer(name) for name in players}
-    for optimizer in optimizers.values():
-        optimizer.param_groups[0]["eps"] = config["adam_eps"]
-
-    batch = Batch(("a",) * len(case["A"]), case["A"], case["B"], ("her2",) * len(case["A"]))
-    method.train(config["mode"].startswith("train"))
-    outputs = []
-    method.generator.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-    losses = []
-    for step in range(config["steps"]):
-        logs: dict[str, torch.Tensor] = {}
-        for turn in method.turns(batch, Progress(step, 1000, 1)):
-            turn.loss.backward(inputs=players[turn.player])
-            optimizers[turn.player].step()
-            optimizers[turn.player].zero_grad(set_to_none=True)
-            logs |= turn.logs
-        names = [LOGS.get(name, name.replace("G_L", "octave")) for name in config["loss_names"]]
-        losses.append([float(logs[name].detach()) for name in names])
-    near(outputs[0], case["fake_B_before_first_update"], atol=STEPS, what="first output")
-    near(losses, case["losses"], rtol=STEPS, what="losses")
-
-    seeds = torch.zeros(len(batch), dtype=torch.long)
-    # In this order: the pass in train mode moves the running statistics that the other reads.
-    near(method.generator(case["A"]), case["fake_B_after"], atol=STEPS, what="output after the steps")
-    near(method.stain(case["A"], seeds=seeds), case["fake_B_after_eval"], atol=STEPS, what="eval after the steps")
+    logs_of = {name: LOGS.get(name, name.replace("G_L", "octave")) for name in config["loss_names"]}
+    check_steps(case, method, logs_of)

@@ -40,7 +40,7 @@ PARTS = {
     "cbce": {"encoder": "weights:resnet50?~"},
     "p2p": {"encoder": "weights:resnet50?~"},
 }
-SIZE = {"multiple": 16}
+SIZE = {"*": {"multiple": 16}}
 STREAMS: dict[str, tuple[str, int]] = {}
 
 # Mean and spread of ImageNet, which the encoder's weights expect (Russakovsky et al., IJCV 2015; torchvision's values).

@@ -21,7 +21,7 @@ from hepipe.specs.base import Spec
 PAIRING = "paired"
 NEEDS: dict[str, tuple[str, ...]] = {"*": ()}
 PARTS: dict[str, dict[str, str]] = {"*": {}}
-SIZE = {"multiple": 1}
+SIZE = {"*": {"multiple": 1}}
 STREAMS: dict[str, tuple[str, int]] = {}
 
 

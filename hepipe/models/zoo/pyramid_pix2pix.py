@@ -9,7 +9,6 @@ a share of the run's own epochs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -23,6 +22,7 @@ from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.losses.pyramid import octave_l1
 from hepipe.models.method import Average, Method, Part, Progress, Turn
 from hepipe.models.schedules import linear_decay, share_epochs
+from hepipe.models.staining import stain_by_own_statistics, stain_in_eval_mode
 from hepipe.networks.blocks import init_normal
 from hepipe.networks.patchgan import PatchDiscriminator
 from hepipe.networks.released import check_tensors, without_prefix
@@ -32,7 +32,7 @@ from hepipe.specs.base import Spec
 PAIRING = "paired"
 NEEDS = {"*": ()}
 PARTS: dict[str, dict[str, str]] = {"*": {}}
-SIZE = {"multiple": 4}
+SIZE = {"*": {"multiple": 4}}
 STREAMS: dict[str, tuple[str, int]] = {}
 
 
@@ -118,32 +118,8 @@ class PyramidPix2pix(nn.Module):
         if to != "ihc":
             raise ValueError(f"to is {to!r}; pyramid_pix2pix stains H&E as ihc only")
         if self.config.inference_mode == "eval":
-            with _mode(self.generator, train=False):
-                return self.generator(tiles)
-        with _mode(self.generator, train=True):
-            return torch.cat([self._alone(tiles[i : i + 1], int(seed)) for i, seed in enumerate(seeds)])
-
-    def _alone(self, tile: Float[Tensor, "1 3 h w"], seed: int) -> Float[Tensor, "1 3 h w"]:
-        devices = [tile.device] if tile.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            return self.generator(tile)
-
-
-@contextmanager
-def _mode(network: nn.Module, *, train: bool) -> Iterator[None]:
-    """Train or eval mode for a while, with running statistics left as they are."""
-    was_training = network.training
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    network.train(train)
-    for norm in norms:
-        norm.track_running_stats = not train
-    try:
-        yield
-    finally:
-        network.train(was_training)
-        for norm in norms:
-            norm.track_running_stats = True
+            return stain_in_eval_mode(self.generator, tiles)
+        return stain_by_own_statistics(self.generator, tiles, seeds)
 
 
 def from_released(

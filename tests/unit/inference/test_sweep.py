@@ -88,17 +88,17 @@ def test_a_tile_is_the_same_alone_and_in_a_batch():
 def test_the_protocol_and_the_model_settle_the_crop(tmp_path):
     path = tmp_path / "m.py"
     head = 'PAIRING = "paired"\nNEEDS = {"*": ()}\nPARTS = {"*": {}}\nSTREAMS = {}\nPRESETS = {"tiny": 0}\n'
-    path.write_text(head + 'SIZE = {"multiple": 16}\n')
+    path.write_text(head + 'SIZE = {"*": {"multiple": 16}, "small": {"multiple": 4}}\n')
     multiple = read_entry(path)
-    path.write_text(head + 'SIZE = {"exact": 64}\n')
+    path.write_text(head + 'SIZE = {"*": {"exact": 64}}\n')
     exact = read_entry(path)
-    assert crop_of(multiple, side_px=512, wanted_px=0) == 512
-    assert crop_of(multiple, side_px=500, wanted_px=0) == 496
-    assert crop_of(multiple, side_px=512, wanted_px=256) == 256
-    assert crop_of(exact, side_px=512, wanted_px=0) == 64
+    assert crop_of(multiple, "paper", side_px=512, wanted_px=0) == 512
+    assert crop_of(multiple, "paper", side_px=500, wanted_px=0) == 496
+    assert crop_of(multiple, "paper", side_px=512, wanted_px=256) == 256
+    assert crop_of(exact, "paper", side_px=512, wanted_px=0) == 64
     for entry, side, wanted in ((exact, 32, 0), (multiple, 512, 100), (multiple, 128, 256)):
         with pytest.raises(StoreError, match="cannot be predicted by crops"):
-            crop_of(entry, side_px=side, wanted_px=wanted)
+            crop_of(entry, "paper", side_px=side, wanted_px=wanted)
 
 
 def predict(index, path, *, batch_size, crop_px=16, split="test"):
@@ -134,7 +134,7 @@ def test_an_empty_split_gives_an_empty_store(make_index, tmp_path):
 
 def test_every_model_of_the_zoo_predicts_stored_tiles_of_512_px():
     for entry in catalog().values():
-        assert crop_of(entry, side_px=512, wanted_px=0) > 0
+        assert crop_of(entry, "paper", side_px=512, wanted_px=0) > 0
 
 
 def test_rounding_is_to_the_nearest_level():

@@ -14,7 +14,7 @@ More of it.
 PAIRING = "unpaired"
 NEEDS: dict[str, tuple[str, ...]] = {"*": ("score",), "cd": ("dab_mask",)}
 PARTS = {"*": {"encoder": "weights:resnet50?"}, "cd": {"teacher": "run~"}}
-SIZE = {"multiple": 16}
+SIZE = {"*": {"multiple": 16}, "tiny": {"multiple": 4}}
 STREAMS = {"loose": ("ihc", 2)}
 PRESETS = {"paper": Config(), "cd": Config(x=1), "tiny": make()}
 '''
@@ -36,7 +36,9 @@ def test_a_file_is_read_without_running_it(tmp_path):
     assert (teacher.kind, teacher.training_only, teacher.optional) == ("run", True, False)
     assert (encoder.kind, encoder.role, encoder.training_only, encoder.optional) == ("weights", "resnet50", False, True)
     assert entry.streams == {"loose": ("ihc", 2)}
-    assert (entry.takes(32), entry.takes(40), entry.largest(40), entry.largest(8)) == (True, False, 32, 0)
+    assert [entry.takes(side, "paper") for side in (32, 40)] == [True, False]
+    assert [entry.largest(side, "paper") for side in (40, 8)] == [32, 0]
+    assert (entry.takes(40, "tiny"), entry.size_in_words("tiny")) == (True, "multiples of 4 px")
 
 
 @pytest.mark.parametrize(
@@ -44,8 +46,9 @@ def test_a_file_is_read_without_running_it(tmp_path):
     [
         ('PAIRING = "unpaired"', "", "its file states no PAIRING"),
         ('PAIRING = "unpaired"', 'PAIRING = "sideways"', "PAIRING is 'sideways'"),
-        ('{"multiple": 16}', "size()", "SIZE must be a plain literal"),
-        ('{"multiple": 16}', '{"about": 16}', "one of multiple and exact expected"),
+        ('{"*": {"multiple": 16}, "tiny": {"multiple": 4}}', "size()", "SIZE must be a plain literal"),
+        ('{"multiple": 16}', '{"about": 16}', "multiple or exact expected"),
+        ('"*": {"multiple": 16}, ', "", "multiple or exact expected"),
         ('{"paper": Config(), ', "{**others, ", "PRESETS must be a dict with plain names"),
     ],
 )
@@ -97,7 +100,7 @@ def test_crops_and_prediction_tiles_must_suit_the_model(tmp_path, monkeypatch):
         check_run(config({"r": run}), "r")
     run = {"model": "some_model", "dataset": "d"}
     with pytest.raises(
-        ConfigError, match=r"evaluation\.tile_px: 100 px, but some_model of run r takes multiples of 16"
+        ConfigError, match=r"evaluation\.tile_px: 100 px, but some_model paper of run r takes multiples of 16"
     ):
         check_run(config({"r": run}, evaluation={"tile_px": 100}), "r")
 

@@ -16,9 +16,9 @@ MODELS = sorted(catalog())
 N_STEPS, STEPS_PER_EPOCH = 40, 4
 
 
-def side_of(entry):
-    """The smallest side from 64 px on that the model takes."""
-    return next(side for side in range(64, 1025) if entry.takes(side))
+def side_of(entry, preset="tiny"):
+    """The smallest side from 64 px on that the preset takes."""
+    return next(side for side in range(64, 1025) if entry.takes(side, preset))
 
 
 class Watched(dict):
@@ -34,7 +34,7 @@ class Watched(dict):
 
 
 def make_batch(entry, preset, n_tiles=2):
-    side = side_of(entry)
+    side = side_of(entry, preset)
     random = torch.Generator().manual_seed(7)
     he = torch.rand(n_tiles, 3, side, side, generator=random) * 2 - 1
     ihc = torch.rand(n_tiles, 3, side, side, generator=random) * 2 - 1
@@ -83,7 +83,8 @@ def test_the_literals_are_those_of_the_module(entry):
     module = zoo_module(entry.name)
     assert tuple(module.PRESETS) == entry.presets
     assert entry.pairing == module.PAIRING
-    assert dict(entry.size) == module.SIZE
+    assert {**entry.size} == module.SIZE
+    assert entry.size.keys() - {"*"} <= module.PRESETS.keys()
     assert {**entry.parts} == module.PARTS
     assert {name: tuple(needs) for name, needs in module.NEEDS.items()} == dict(entry.needs)
     for stated in (module.NEEDS, module.PARTS):
