@@ -1,6 +1,7 @@
-"""L1 at several scales, in the two published forms, which differ in border, downsampling, range and total weight.
+"""L1 at several scales, in the three published forms, which differ in kernel, border, downsampling and weights.
 
 `octave_l1`: Pyramid pix2pix (Liu et al., CVPR workshops 2022). `pooled_l1`: CSSP2P (Teixeira et al., DGM4MICCAI 2025).
+`binomial_l1`: ASP (Li et al., MICCAI 2023).
 """
 
 from __future__ import annotations
@@ -100,3 +101,31 @@ def weighted_mean(terms: Float[Tensor, " n"], weights: Sequence[float]) -> Float
     """The terms averaged with these weights."""
     factors = torch.tensor(weights, dtype=terms.dtype, device=terms.device)
     return (terms * factors).sum() / factors.sum()
+
+
+def binomial_levels(image: Float[Tensor, "b c h w"], n_filtered: int = 5) -> list[Float[Tensor, "b c _ _"]]:
+    """The image blurred by a 5 x 5 binomial kernel, every second px of that blurred, and so on.
+
+    The last level is every second px of the one before, not blurred. Borders are reflected.
+    """
+    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0])
+    kernel = torch.outer(line, line) / 256
+    levels: list[Tensor] = []
+    level = image.float()
+    for _ in range(n_filtered):
+        levels.append(blur(level, kernel, border="reflect"))
+        level = levels[-1][:, :, ::2, ::2]
+    return [*levels, level]
+
+
+BINOMIAL_WEIGHTS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+"""Of the levels of `binomial_l1`, the finest first: coarse ones dominate by design (ASP's released code)."""
+
+
+def binomial_l1(fake: Float[Tensor, "b c h w"], real: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+    """Mean over six levels of the weighted mean absolute difference: divided by 6, not by the sum of weights.
+
+    Sides must be multiples of 32 and at least 64, or the coarsest blur has nothing to reflect.
+    """
+    pairs = zip(BINOMIAL_WEIGHTS, binomial_levels(fake), binomial_levels(real), strict=True)
+    return torch.stack([weight * (a - b).abs().mean() for weight, a, b in pairs]).mean()

@@ -46,6 +46,16 @@ def spectral_name(released: str) -> str:
     return released
 
 
+def judge_name(released: str, *, last: int) -> str:
+    """Our name of a tensor of a discriminator that its authors keep as `enc` and `final_conv`.
+
+    Args:
+        released: Theirs.
+        last: Our number of the last convolution.
+    """
+    return spectral_name(released.replace("final_conv.", f"model.{last}.").replace("enc.", "model."))
+
+
 def without_filters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors but the resampling kernels, which are constants here."""
     return {name: tensor for name, tensor in state.items() if not name.endswith(".filt")}

@@ -18,11 +18,11 @@ from hepipe.models.zoo.cssp2p import (
     Config,
     Cssp2p,
     decoder_name,
-    discriminator_name,
     from_released,
     imagenet_from_unit,
     unit_from_imagenet,
 )
+from hepipe.networks.released import judge_name
 from hepipe.networks.resunet import UnetDecoder
 
 FORWARD = 1e-4
@@ -124,7 +124,7 @@ def check_after(case: Case, state: dict[str, Tensor]) -> None:
     """Statistics and power iteration after one training pass, the latter up to its sign."""
     last = max(int(name.split(".")[1]) for name in state)
     for name, expected in case.group("after/").items():
-        actual = state[discriminator_name(name, last=last)]
+        actual = state[judge_name(name, last=last)]
         if "weight_" in name:
             actual = actual * torch.sign((actual * expected).sum())
         near(actual, expected, atol=FORWARD, what=name)

@@ -26,7 +26,7 @@ from hepipe.losses.css import css, css_loss, shared_range
 from hepipe.losses.pyramid import pooled_l1, weighted_mean
 from hepipe.models.method import Average, Method, Part, Progress, Turn
 from hepipe.networks.patchgan import PatchDiscriminator
-from hepipe.networks.released import check_tensors, spectral_name, without_prefix
+from hepipe.networks.released import check_tensors, judge_name, without_prefix
 from hepipe.networks.resunet import Backbone, ResUnetGenerator
 from hepipe.specs.base import Spec
 
@@ -214,7 +214,7 @@ def from_released(
         ours = {generator_name(name): tensor for name, tensor in stripped.items() if ".fc." not in name}
     else:
         last = max(int(name.split(".")[1]) for name in expected)
-        ours = {discriminator_name(name, last=last): tensor for name, tensor in stripped.items()}
+        ours = {judge_name(name, last=last): tensor for name, tensor in stripped.items()}
     check_tensors(ours, expected, source=f"cssp2p {network}")
     return ours
 
@@ -243,11 +243,6 @@ _DECODER_LAYERS = {
     "double_conv.double_conv.0": "conv1",
     "double_conv.double_conv.3": "conv2",
 }
-
-
-def discriminator_name(released: str, *, last: int) -> str:
-    """Our name of a discriminator's tensor; `last` is our number of the last convolution."""
-    return spectral_name(released.replace("final_conv.", f"model.{last}.").replace("enc.", "model."))
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:
