@@ -1,4 +1,4 @@
-"""The section `splits`: how patients are divided."""
+"""The sections `splits`, how patients are divided, and `curation`, what people decided about tiles."""
 
 from __future__ import annotations
 
@@ -27,3 +27,21 @@ class SplitsSpec(Spec):
         if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
             raise ValueError(f"shares must be 0 or more and add up to 1, found {dict(shares)}")
         return shares
+
+
+CurationRule = Literal["either", "agreed", "first"]
+
+
+class CurationSpec(Spec):
+    """Decisions of people about tiles, made on the page of `hepipe curate`."""
+
+    revision: Literal[1] = 1
+    decisions: tuple[str, ...] = Field(
+        (), description="CSV files, a reader each. Paths: they stay out of artefacts, their digest does not."
+    )
+    rule: CurationRule = Field(
+        "either",
+        description="Where readers differ: either drops; agreed: only what all of them decided alike counts; "
+        "first: the first file that decides a tile.",
+    )
+    keep_overrides: bool = Field(False, description="A tile that a person keeps comes back against the filters.")
