@@ -22,7 +22,7 @@ def open_slide(
     mpp: GivenMpp = None,
     spec: SlidesSpec = SlidesSpec(),  # noqa: B008 (frozen)
     reader: str | None = None,
-) -> Slide:
+) -> PyramidSlide:
     """An open slide; `slide.reader` says which reader it is.
 
     Args:
