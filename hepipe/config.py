@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from hepipe.errors import ConfigError
 from hepipe.sheet import SCORES, CaseRow, Score, read_sheet
 from hepipe.specs.base import Spec, merged
-from hepipe.specs.dataset import Split, SplitsSpec
+from hepipe.specs.dataset import CurationSpec, Split, SplitsSpec
 from hepipe.specs.imports import ImportSpec
 from hepipe.specs.quality import QualitySpec
 from hepipe.specs.registration import RegistrationSpec
@@ -40,6 +40,7 @@ class Sections(Spec):
     store: StoreSpec = StoreSpec()
     quality: QualitySpec = QualitySpec()
     splits: SplitsSpec = SplitsSpec()
+    curation: CurationSpec = CurationSpec()
 
 
 class DatasetSpec(Spec):
@@ -157,6 +158,22 @@ def case_rows(config: Config, dataset: str) -> list[CaseRow]:
 def pseudonym(secret: str, name: str, prefix: str) -> str:
     """A keyed hash in place of an id; the sheet's own id cannot be found without the secret."""
     return prefix + hmac.new(secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:10]
+
+def decision_files(config: Config, dataset: str) -> list[Path]:
+    """The CSV files of people's decisions on a data set, relative to where the workflow runs, as slide sheets are.
+
+    Raises:
+        ConfigError: One is not there: without it the data set would be another one.
+    """
+    paths = [Path(name) for name in config.datasets[dataset].sections.curation.decisions]
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(
+                f"datasets.{dataset}.curation.decisions: no file {path}; make it with `hepipe curate`, or take it out "
+                "of the list"
+            )
+    return paths
+
 
 
 def synth_rows(spec: SynthSpec, folder: Path) -> Iterator[CaseRow]:

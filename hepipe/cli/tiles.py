@@ -235,10 +235,15 @@ def import_set(
     from hepipe.tiling.cut import ARRAYS
 
     wanted = ImportSpec.model_validate_json(spec)
+    decisions: Annotated[list[Path] | None, typer.Option(help="Decisions of `hepipe curate`, a CSV a reader.")] = None,
+    curation: Annotated[str, typer.Option(help="Config section `curation` as JSON; {} for its defaults.")] = "{}",
+    curated: Annotated[Path | None, typer.Option(help="CSV of every decision and what became of it.")] = None,
     staining, storing = StainsSpec.model_validate_json(stains_spec), StoreSpec.model_validate_json(store_spec)
     found = open_folders(path, wanted) if wanted.kind == "folder" else open_aligned(path, wanted)
     if found.dropped:
         typer.echo(f"{len(found.dropped)} tiles without a partner are left out: {', '.join(found.dropped)}")
+    from hepipe.dataset.curation import curate, effects_text
+    from hepipe.dataset.decisions import read_decisions, write_text
     he, ihc = sample_pixels(found, staining.sample_tiles)
     record = CaseStains(
         case_id=IMPORTED,
@@ -249,6 +254,11 @@ def import_set(
     provenance = Provenance(
         artefact="tiles",
         subject=IMPORTED,
+    if curated is not None:
+        write_text(curated, effects_text(done.applied))
+    if made.curation is not None:
+        told = made.curation
+        typer.echo(f"curation: {told.n_decisions} decisions, {told.n_dropped} tiles dropped by them")
         spec=wanted.model_dump(mode="json", exclude={"path"}),
         inputs={"stains": digest(record.model_dump(mode="json"))},
     )
@@ -278,7 +288,7 @@ def assemble(
     card: OutPath,
     spec: SpecJson = "{}",
 ) -> None:
-    """Divide the patients, write the index of kept tiles and the card with its fingerprint."""
+    """Follow people's decisions, divide the patients, write the index of kept tiles and the card with fingerprint."""
     from hepipe.dataset.card import write_card
     from hepipe.dataset.cases import read_case
     from hepipe.dataset.index import assemble as assemble_cases
@@ -286,9 +296,9 @@ def assemble(
     from hepipe.stores.tables import INDEX, write_table
 
     ids = [name for name in (part.strip() for part in cases.split(",")) if name]
-    rows, made = assemble_cases(
-        folder.name, [read_case(folder, name) for name in ids], SplitsSpec.model_validate_json(spec)
-    )
+    files = [read_decisions(path) for path in decisions or ()]
+    parts, done = curate([read_case(folder, name) for name in ids], files, CurationSpec.model_validate_json(curation))
+    rows, made = assemble_cases(folder.name, parts, SplitsSpec.model_validate_json(spec), curated=done)
     write_table(rows, index, INDEX, made.provenance)
     write_card(card, made)
     for split, part in made.splits.items():

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from hepipe.dataset.cases import INSIDE, CaseTiles
+from hepipe.dataset.curation import CardCuration
 from hepipe.errors import StoreError
 from hepipe.sheet import SCORES, Score
 from hepipe.specs.base import Spec
@@ -56,6 +57,7 @@ class DatasetCard(Spec):
     n_outside: int = Field(0, description="Further rows of the index, from beside the tumour regions.")
     cases: tuple[CardCase, ...]
     splits: Mapping[Split, CardSplit]
+    curation: CardCuration | None = Field(None, description="None where no person has decided anything.")
     warnings: tuple[str, ...]
     provenance: Provenance
 

@@ -76,6 +76,21 @@ class CardCuration(Spec):
     digest: str
 
 
+@dataclass(frozen=True)
+class Curated:
+    """What decisions did.
+
+    Attributes:
+        applied: Each decision on each tile, by tile id.
+        card: The counts; None without decisions.
+        warnings: What a person should know of decisions that could not be followed.
+    """
+
+    applied: tuple[Applied, ...] = ()
+    card: CardCuration | None = None
+    warnings: tuple[str, ...] = ()
+
+
 def combined(files: Sequence[Sequence[Decision] | DecisionFile], rule: CurationRule) -> dict[str, Decision]:
     """One decision on each pair from those of several readers, a file each.
 
@@ -108,7 +123,7 @@ def _with_reason(votes: Sequence[Decision]) -> Decision:
 
 def curate(
     cases: Sequence[CaseTiles], files: Sequence[DecisionFile], spec: CurationSpec
-) -> tuple[list[CaseTiles], list[Applied], CardCuration | None]:
+) -> tuple[list[CaseTiles], Curated]:
     """The cases with the decisions of people in their `keep`, and what became of each decision.
 
     Identical pixels under several tile ids share their decision. Without files nothing changes and there is no card.
@@ -117,7 +132,7 @@ def curate(
         ConfigError: A file has no decision on any tile of this data set.
     """
     if not files:
-        return list(cases), [], None
+        return list(cases), Curated()
     keys: dict[str, list[tuple[int, str]]] = {}
     for number, case in enumerate(cases):
         for tile in case.tiles:
@@ -140,7 +155,8 @@ def curate(
             applied.append(Applied(decision, decision.tile_id, "", lost))
     applied.sort(key=lambda one: (one.tile_id, one.decision.content_id))
     changed = [replace(case, keep=kept) for case, kept in zip(cases, keep, strict=True)]
-    return changed, applied, _card(applied, decided, files, spec)
+    card = _card(applied, decided, files, spec)
+    return changed, Curated(tuple(applied), card, tuple(_warnings(card, files)))
 
 
 def _effect(decision: Decision, *, passes: bool, overrides: bool) -> Effect:
@@ -211,10 +227,7 @@ def effects_text(applied: Sequence[Applied]) -> str:
     )
 
 
-def curation_warnings(card: CardCuration | None, files: Sequence[DecisionFile]) -> list[str]:
-    """What a person should know of the decisions that could not be followed."""
-    if card is None:
-        return []
+def _warnings(card: CardCuration, files: Sequence[DecisionFile]) -> list[str]:
     warnings = []
     if card.n_changed or card.n_gone:
         lost = card.n_changed + card.n_gone

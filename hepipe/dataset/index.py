@@ -7,6 +7,7 @@ from typing import Any
 
 from hepipe.dataset.card import DatasetCard, card_case, card_split, imported_cases, profile_warnings
 from hepipe.dataset.cases import IMPORTED, INSIDE, CaseTiles
+from hepipe.dataset.curation import Curated
 from hepipe.dataset.fingerprint import fingerprint
 from hepipe.dataset.splits import SPLITS, Patient, assign
 from hepipe.sheet import Score
@@ -15,12 +16,21 @@ from hepipe.status import CaseStatus, review
 from hepipe.stores.provenance import Provenance, digest
 
 
-def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[list[dict[str, Any]], DatasetCard]:
+def assemble(
+    name: str, cases: Sequence[CaseTiles], spec: SplitsSpec, *, curated: Curated | None = None
+) -> tuple[list[dict[str, Any]], DatasetCard]:
     """The rows of the index (kept tiles by tile id) and the card.
 
     Patients are divided by `spec`; an imported set keeps the splits it came with. Tiles of a pair in review are left
     out until a person accepts it; a warning counts them.
+
+    Args:
+        name: Of the data set.
+        cases: With what people decided in their `keep`, as `curate` gives them.
+        spec: How patients are divided.
+        curated: What those decisions did; told in the card, and part of the fingerprint.
     """
+    curated = curated or Curated()
     passed = {case.case_id: [tile for tile in case.tiles if case.keep[tile["tile_id"]]] for case in cases}
     held = {case.case_id: len(passed[case.case_id]) for case in cases if case.held}
     kept = {case.case_id: [] if case.held else passed[case.case_id] for case in cases}
@@ -52,10 +62,13 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
         if case.case_id == IMPORTED:
             described += imported_cases(case)
             warnings += _import_warnings(case)
+    warnings += curated.warnings
     warnings += _held_back(held)
     warnings += _pixels_shared(rows)
     warnings += profile_warnings({case.case_id: case.icc for case in cases if used[case.case_id]})
     specs = {**_specs_used(cases), "splits": spec.model_dump(mode="json")}
+    if curated.card is not None:
+        specs["curation"] = curated.card.model_dump(mode="json", include={"rule", "keep_overrides", "digest"})
     transforms = {case.case_id: case.transform for case in cases if kept[case.case_id] and case.transform}
     card = DatasetCard(
         name=name,
@@ -65,9 +78,14 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
         n_outside=sum(row["place"] != INSIDE for row in rows),
         cases=tuple(sorted(described, key=lambda case: case.case_id)),
         splits={split: card_split([row for row in rows if row["split"] == split]) for split in SPLITS},
+        curation=curated.card,
         warnings=tuple(warnings if rows else ["no tile is kept in any case", *warnings]),
         provenance=Provenance(
-            artefact="dataset", subject=name, spec=spec.model_dump(mode="json"), status=_status(cases)
+            artefact="dataset",
+            subject=name,
+            spec=spec.model_dump(mode="json"),
+            inputs={} if curated.card is None else {"curation": curated.card.digest},
+            status=_status(cases),
         ),
     )
     return rows, card

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from hepipe.cli.run import check_folder
-from hepipe.config import case_rows, load_config
+from hepipe.config import case_rows, decision_files, load_config
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.models.catalog import check_run
 
@@ -23,6 +23,7 @@ try:
         name: {row.case_id: row for row in case_rows(CONFIG, name)}
         for name in CONFIG.datasets
     }
+    DECISIONS = {name: decision_files(CONFIG, name) for name in CONFIG.datasets}
 except HepipeError as error:
     stop(error)
 
@@ -174,6 +175,23 @@ def of_cases(pattern):
     def files(wildcards):
         folder = f"results/{wildcards.dataset}"
         return [
+def decisions(wildcards):
+    """What people decided about the tiles of a data set."""
+    return DECISIONS[wildcards.dataset]
+
+
+def decision_options(wildcards):
+    """Those files as options."""
+    files = decisions(wildcards)
+    return " ".join(f"--decisions {shlex.quote(str(file))}" for file in files)
+
+
+def curation_spec(wildcards):
+    """How decisions are followed, as JSON; where they lie stays out of it."""
+    spec = CONFIG.datasets[wildcards.dataset].sections.curation
+    return spec.model_dump_json(exclude={"decisions"})
+
+
             f"{folder}/{pattern.format(case=case)}" for case in ROWS[wildcards.dataset]
         ]
 

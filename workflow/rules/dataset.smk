@@ -1,10 +1,12 @@
 rule assemble_dataset:
     """Join the kept tiles of all cases, split them by patient and take the fingerprint."""
     input:
-        dataset_tables,
+        tables=dataset_tables,
+        decisions=decisions,
     output:
         index="results/{dataset}/index.parquet",
         card="results/{dataset}/dataset.json",
+        curated="results/{dataset}/curated.csv",
     log:
         "results/private/logs/assemble_dataset/{dataset}.log",
     benchmark:
@@ -17,6 +19,9 @@ rule assemble_dataset:
         folder="results/{dataset}",
         cases=case_list,
         spec=section("splits"),
+        decisions=decision_options,
+        curation=curation_spec,
     shell:
         "hepipe assemble --folder {params.folder} --cases {params.cases:q} --index {output.index}"
-        " --card {output.card} --spec {params.spec:q} > {log} 2>&1"
+        " --card {output.card} --spec {params.spec:q} {params.decisions} --curation {params.curation:q}"
+        " --curated {output.curated} > {log} 2>&1"

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from hepipe.config import decision_files, load_config
 from hepipe.dataset import decisions as module
 from hepipe.dataset.cases import CaseTiles
-from hepipe.dataset.curation import combined, content_id, curate, curation_warnings, effects_text
+from hepipe.dataset.curation import Curated, combined, content_id, curate, effects_text
 from hepipe.dataset.decisions import Decision, csv_text, read_decisions, write_decisions
+from hepipe.dataset.index import assemble
 from hepipe.errors import ConfigError
-from hepipe.specs.dataset import CurationSpec
+from hepipe.specs.dataset import CurationSpec, SplitsSpec
 from hepipe.status import OK
 
 HEAD = "content_id,tile_id,decision,reason,reader,time\n"
@@ -61,8 +63,8 @@ def test_of_two_rows_on_a_pair_the_last_counts_and_contradictions_are_told(tmp_p
     assert [(one.tile_id, one.decision) for one in file.decisions.values()] == [("a/0", "keep"), ("a/1", "drop")]
     assert file.contradicted == (content_id(tile("a/0")),)
     assert file.repeated == 1
-    _, _, card = curate([case("a", 2)], [file], CurationSpec())
-    assert "1 pairs are decided twice and differently, the last row counts: a/0" in curation_warnings(card, [file])[-1]
+    _, curated = curate([case("a", 2)], [file], CurationSpec())
+    assert "1 pairs are decided twice and differently, the last row counts: a/0" in curated.warnings[-1]
 
 
 @pytest.mark.parametrize(
@@ -105,18 +107,19 @@ def test_a_drop_removes_a_kept_tile_and_a_keep_changes_no_filter(tmp_path):
     file = file_of(
         tmp_path, decided("a/0", reason="pen"), decided("a/1", "keep"), decided("a/2", "keep"), decided("a/3")
     )
-    cases, applied, card = curate([case("a", 5, drop=(2, 3))], [file], CurationSpec())
+    cases, curated = curate([case("a", 5, drop=(2, 3))], [file], CurationSpec())
     assert cases[0].keep == {"a/0": False, "a/1": True, "a/2": False, "a/3": False, "a/4": True}
-    assert [one.effect for one in applied] == ["dropped", "kept", "not brought back", "dropped already"]
+    assert [one.effect for one in curated.applied] == ["dropped", "kept", "not brought back", "dropped already"]
+    card = curated.card
     assert (card.n_dropped, card.by_reason, card.by_case) == (1, {"curation:pen": 1}, {"a": 1})
-    assert "keep_overrides" in curation_warnings(card, [file])[0]
+    assert "keep_overrides" in curated.warnings[0]
 
 
 def test_a_keep_brings_a_tile_back_where_the_config_allows_it(tmp_path):
     file = file_of(tmp_path, decided("a/2", "keep"))
-    cases, applied, card = curate([case("a", 4, drop=(2, 3))], [file], CurationSpec(keep_overrides=True))
+    cases, curated = curate([case("a", 4, drop=(2, 3))], [file], CurationSpec(keep_overrides=True))
     assert [name for name, keep in cases[0].keep.items() if keep] == ["a/0", "a/1", "a/2"]
-    assert (applied[0].effect, card.n_brought_back) == ("brought back", 1)
+    assert (curated.applied[0].effect, curated.card.n_brought_back) == ("brought back", 1)
 
 
 def test_decisions_follow_pixels_through_new_names_and_reach_all_that_look_the_same(tmp_path):
@@ -125,19 +128,19 @@ def test_decisions_follow_pixels_through_new_names_and_reach_all_that_look_the_s
     new = case("b", 3)
     for row in new.tiles[1:]:
         row["he_sha256"] = "same"
-    cases, applied, _ = curate([new], [file], CurationSpec())
-    assert [one.tile_id for one in applied] == ["b/1", "b/2"]
+    cases, curated = curate([new], [file], CurationSpec())
+    assert [one.tile_id for one in curated.applied] == ["b/1", "b/2"]
     assert cases[0].keep == {"b/0": True, "b/1": False, "b/2": False}
 
 
 def test_decisions_without_a_tile_are_listed_as_changed_or_gone(tmp_path):
     file = file_of(tmp_path, decided("a/0"), decided("a/1", content_id="0" * 32), decided("z/9"))
-    _, applied, card = curate([case("a", 3)], [file], CurationSpec())
-    assert {one.tile_id: one.effect for one in applied} == {"a/0": "dropped", "a/1": "changed", "z/9": "gone"}
-    assert curation_warnings(card, [file]) == [
-        "2 of 3 decisions match no tile: 1 tiles have other pixels now, 1 are gone; curated.csv lists them"
-    ]
-    assert effects_text(applied).splitlines()[2] == f"{'0' * 32},a/1,drop,,changed"
+    _, curated = curate([case("a", 3)], [file], CurationSpec())
+    assert {one.tile_id: one.effect for one in curated.applied} == {"a/0": "dropped", "a/1": "changed", "z/9": "gone"}
+    assert curated.warnings == (
+        "2 of 3 decisions match no tile: 1 tiles have other pixels now, 1 are gone; curated.csv lists them",
+    )
+    assert effects_text(curated.applied).splitlines()[2] == f"{'0' * 32},a/1,drop,,changed"
 
 
 def test_a_file_of_another_data_set_is_an_error_that_says_so(tmp_path):
@@ -165,7 +168,7 @@ def _said(found):
 
 def test_who_decided_and_when_is_no_part_of_the_digest(tmp_path):
     cards = [
-        curate([case("a", 3)], [file_of(tmp_path, *rows)], CurationSpec())[2]
+        curate([case("a", 3)], [file_of(tmp_path, *rows)], CurationSpec())[1].card
         for rows in (
             [decided("a/0"), decided("a/1")],
             [decided("a/1", reader="bob", time="2025-01-01"), decided("a/0")],
@@ -177,8 +180,41 @@ def test_who_decided_and_when_is_no_part_of_the_digest(tmp_path):
 
 def test_without_files_nothing_changes():
     cases = [case("a", 2)]
-    assert curate(cases, [], CurationSpec()) == (cases, [], None)
+    assert curate(cases, [], CurationSpec()) == (cases, Curated())
 
 
 def test_the_text_of_a_file_is_the_same_for_the_same_decisions():
     assert csv_text([decided("a/0")]) == HEAD + f"{content_id(tile('a/0'))},a/0,drop,,ann,\n"
+
+
+def test_a_data_set_is_assembled_without_what_a_person_dropped_and_its_card_and_fingerprint_say_so(tmp_path):
+    def assembled(*files):
+        tiles = [{**tile(f"a/{n}"), "her2_score": "0", "region": "", "place": "inside"} for n in range(4)]
+        for row in tiles:
+            row |= {"patient_id": "pa", "source_split": None}
+        keep = {row["tile_id"]: True for row in tiles}
+        whole = CaseTiles("a", "pa", "0", None, tiles, keep, OK, {}, "t", alignment=dict.fromkeys(keep, "aligned"))
+        cases, curated = curate([whole], files, CurationSpec())
+        return assemble("set", cases, SplitsSpec(), curated=curated)
+
+    rows, card = assembled(file_of(tmp_path, decided("a/1", reason="pen"), decided("q/9")))
+    assert [row["tile_id"] for row in rows] == ["a/0", "a/2", "a/3"]
+    assert (card.n_tiles, card.n_kept, card.curation.n_dropped, card.curation.n_gone) == (4, 3, 1, 1)
+    assert any("1 of 2 decisions match no tile" in warning for warning in card.warnings)
+    # A decision that changes no tile changes the fingerprint too: it is an input.
+    digests = [assembled()[1].fingerprint, card.fingerprint]
+    digests += [assembled(file_of(tmp_path, decided("a/1", reason="pen"), decided("a/0", "keep")))[1].fingerprint]
+    assert len(set(digests)) == 3
+    assert assembled()[1].curation is None
+
+
+def test_a_file_of_decisions_that_the_config_names_must_be_there(tmp_path):
+    def named(*decisions):
+        own = {"synth": {"patients": 4}, "curation": {"decisions": list(decisions)}}
+        return load_config({"datasets": {"set": own}})
+
+    (tmp_path / "a.csv").touch()
+    assert decision_files(named(str(tmp_path / "a.csv")), "set") == [tmp_path / "a.csv"]
+    assert decision_files(named(), "set") == []
+    with pytest.raises(ConfigError, match=r"datasets.set.curation.decisions: no file .*none.csv; make it with"):
+        decision_files(named(str(tmp_path / "none.csv")), "set")
