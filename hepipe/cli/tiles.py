@@ -292,7 +292,7 @@ def assemble(
     from hepipe.dataset.card import write_card
     from hepipe.dataset.cases import read_case
     from hepipe.dataset.index import assemble as assemble_cases
-    from hepipe.specs.dataset import SplitsSpec
+    from hepipe.specs.dataset import CurationSpec, SplitsSpec
     from hepipe.stores.tables import INDEX, write_table
 
     ids = [name for name in (part.strip() for part in cases.split(",")) if name]
