@@ -39,8 +39,8 @@ class Sections(Spec):
     tiling: TilingSpec = TilingSpec()
     store: StoreSpec = StoreSpec()
     quality: QualitySpec = QualitySpec()
-    splits: SplitsSpec = SplitsSpec()
     curation: CurationSpec = CurationSpec()
+    splits: SplitsSpec = SplitsSpec()
 
 
 class DatasetSpec(Spec):
@@ -155,10 +155,6 @@ def case_rows(config: Config, dataset: str) -> list[CaseRow]:
     ]
 
 
-def pseudonym(secret: str, name: str, prefix: str) -> str:
-    """A keyed hash in place of an id; the sheet's own id cannot be found without the secret."""
-    return prefix + hmac.new(secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:10]
-
 def decision_files(config: Config, dataset: str) -> list[Path]:
     """The CSV files of people's decisions on a data set, relative to where the workflow runs, as slide sheets are.
 
@@ -174,6 +170,10 @@ def decision_files(config: Config, dataset: str) -> list[Path]:
             )
     return paths
 
+
+def pseudonym(secret: str, name: str, prefix: str) -> str:
+    """A keyed hash in place of an id; the sheet's own id cannot be found without the secret."""
+    return prefix + hmac.new(secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:10]
 
 
 def synth_rows(spec: SynthSpec, folder: Path) -> Iterator[CaseRow]:

@@ -235,15 +235,10 @@ def import_set(
     from hepipe.tiling.cut import ARRAYS
 
     wanted = ImportSpec.model_validate_json(spec)
-    decisions: Annotated[list[Path] | None, typer.Option(help="Decisions of `hepipe curate`, a CSV a reader.")] = None,
-    curation: Annotated[str, typer.Option(help="Config section `curation` as JSON; {} for its defaults.")] = "{}",
-    curated: Annotated[Path | None, typer.Option(help="CSV of every decision and what became of it.")] = None,
     staining, storing = StainsSpec.model_validate_json(stains_spec), StoreSpec.model_validate_json(store_spec)
     found = open_folders(path, wanted) if wanted.kind == "folder" else open_aligned(path, wanted)
     if found.dropped:
         typer.echo(f"{len(found.dropped)} tiles without a partner are left out: {', '.join(found.dropped)}")
-    from hepipe.dataset.curation import curate, effects_text
-    from hepipe.dataset.decisions import read_decisions, write_text
     he, ihc = sample_pixels(found, staining.sample_tiles)
     record = CaseStains(
         case_id=IMPORTED,
@@ -254,11 +249,6 @@ def import_set(
     provenance = Provenance(
         artefact="tiles",
         subject=IMPORTED,
-    if curated is not None:
-        write_text(curated, effects_text(done.applied))
-    if made.curation is not None:
-        told = made.curation
-        typer.echo(f"curation: {told.n_decisions} decisions, {told.n_dropped} tiles dropped by them")
         spec=wanted.model_dump(mode="json", exclude={"path"}),
         inputs={"stains": digest(record.model_dump(mode="json"))},
     )
@@ -287,10 +277,15 @@ def assemble(
     index: OutPath,
     card: OutPath,
     spec: SpecJson = "{}",
+    decisions: Annotated[list[Path] | None, typer.Option(help="Decisions of `hepipe curate`, a CSV a reader.")] = None,
+    curation: Annotated[str, typer.Option(help="Config section `curation` as JSON; {} for its defaults.")] = "{}",
+    curated: Annotated[Path | None, typer.Option(help="CSV of every decision and what became of it.")] = None,
 ) -> None:
     """Follow people's decisions, divide the patients, write the index of kept tiles and the card with fingerprint."""
     from hepipe.dataset.card import write_card
     from hepipe.dataset.cases import read_case
+    from hepipe.dataset.curation import curate, effects_text
+    from hepipe.dataset.decisions import read_decisions, write_text
     from hepipe.dataset.index import assemble as assemble_cases
     from hepipe.specs.dataset import CurationSpec, SplitsSpec
     from hepipe.stores.tables import INDEX, write_table
@@ -301,6 +296,11 @@ def assemble(
     rows, made = assemble_cases(folder.name, parts, SplitsSpec.model_validate_json(spec), curated=done)
     write_table(rows, index, INDEX, made.provenance)
     write_card(card, made)
+    if curated is not None:
+        write_text(curated, effects_text(done.applied))
+    if made.curation is not None:
+        told = made.curation
+        typer.echo(f"curation: {told.n_decisions} decisions, {told.n_dropped} tiles dropped by them")
     for split, part in made.splits.items():
         scores = ", ".join(f"{score}: {count}" for score, count in part.by_score.items())
         outside = f" and {part.outside} from beside the tumour" if part.outside else ""

@@ -169,12 +169,6 @@ def dataset_tables(wildcards):
     ]
 
 
-def of_cases(pattern):
-    """A function that gives one file of each pair of a data set."""
-
-    def files(wildcards):
-        folder = f"results/{wildcards.dataset}"
-        return [
 def decisions(wildcards):
     """What people decided about the tiles of a data set."""
     return DECISIONS[wildcards.dataset]
@@ -192,6 +186,12 @@ def curation_spec(wildcards):
     return spec.model_dump_json(exclude={"decisions"})
 
 
+def of_cases(pattern):
+    """A function that gives one file of each pair of a data set."""
+
+    def files(wildcards):
+        folder = f"results/{wildcards.dataset}"
+        return [
             f"{folder}/{pattern.format(case=case)}" for case in ROWS[wildcards.dataset]
         ]
 
