@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from hepipe.dataset.cases import INSIDE, CaseTiles
 from hepipe.dataset.curation import CardCuration
+from hepipe.dataset.fingerprint import Fingerprint
 from hepipe.errors import StoreError
 from hepipe.sheet import SCORES, Score
 from hepipe.specs.base import Spec
@@ -52,6 +53,7 @@ class DatasetCard(Spec):
 
     name: str
     fingerprint: str
+    made_of: Fingerprint | None = Field(None, description="What the fingerprint is of, part by part and by case.")
     n_tiles: int
     n_kept: int
     n_outside: int = Field(0, description="Further rows of the index, from beside the tumour regions.")

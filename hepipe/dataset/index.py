@@ -8,12 +8,12 @@ from typing import Any
 from hepipe.dataset.card import DatasetCard, card_case, card_split, imported_cases, profile_warnings
 from hepipe.dataset.cases import IMPORTED, INSIDE, CaseTiles
 from hepipe.dataset.curation import Curated
-from hepipe.dataset.fingerprint import fingerprint
+from hepipe.dataset.fingerprint import fingerprint, mixed_versions
 from hepipe.dataset.splits import SPLITS, Patient, assign
 from hepipe.sheet import Score
 from hepipe.specs.dataset import SplitsSpec
 from hepipe.status import CaseStatus, review
-from hepipe.stores.provenance import Provenance, digest
+from hepipe.stores.provenance import Provenance
 
 
 def assemble(
@@ -66,13 +66,18 @@ def assemble(
     warnings += _held_back(held)
     warnings += _pixels_shared(rows)
     warnings += profile_warnings({case.case_id: case.icc for case in cases if used[case.case_id]})
-    specs = {**_specs_used(cases), "splits": spec.model_dump(mode="json")}
-    if curated.card is not None:
-        specs["curation"] = curated.card.model_dump(mode="json", include={"rule", "keep_overrides", "digest"})
-    transforms = {case.case_id: case.transform for case in cases if kept[case.case_id] and case.transform}
+    told = curated.card
+    made = fingerprint(
+        rows,
+        cases,
+        splits=spec.model_dump(mode="json"),
+        curation={} if told is None else told.model_dump(mode="json", include={"rule", "keep_overrides", "digest"}),
+    )
+    warnings += mixed_versions(made)
     card = DatasetCard(
         name=name,
-        fingerprint=fingerprint(rows, specs=specs, transforms=transforms),
+        fingerprint=made.digest,
+        made_of=made,
         n_tiles=sum(len(case.tiles) for case in cases),
         n_kept=sum(row["place"] == INSIDE for row in rows),
         n_outside=sum(row["place"] != INSIDE for row in rows),
@@ -144,15 +149,6 @@ def _pixels_shared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"tile {row['tile_id']} ({row['split']}) has the pixels of {other['tile_id']} ({other['split']})"
             )
     return warnings[:20]
-
-
-def _specs_used(cases: Sequence[CaseTiles]) -> dict[str, Any]:
-    """Each stage's distinct settings; several only when cases were made with different ones."""
-    used: dict[str, dict[str, Any]] = {}
-    for case in cases:
-        for stage, section in case.specs.items():
-            used.setdefault(stage, {})[digest(section)] = section
-    return {stage: [found[key] for key in sorted(found)] for stage, found in sorted(used.items())}
 
 
 def _status(cases: Sequence[CaseTiles]) -> CaseStatus:
