@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from hepipe.specs.base import Spec
+from hepipe.specs.learned import LearnedSpec
 
 
 class Limit(Spec):
@@ -104,7 +105,11 @@ class QualitySpec(Spec):
     revision: Literal[3] = 3
     limits: LimitsSpec = Field(LimitsSpec(), description="By kind of section. Never changes the tiles.")
     alignment: AlignmentsSpec = AlignmentsSpec()
+    learned: LearnedSpec | None = Field(None, description="A segmentation network of the user's, beside the filters.")
     alarm_dropped_frac: float = Field(0.8, gt=0, le=1, description="More dropped than this: the case needs review.")
+    alarm_filter_frac: float = Field(
+        0.5, gt=0, le=1, description="More that fail one filter: the case needs review, which names the filter."
+    )
 
     @field_validator("limits", mode="before")
     @classmethod
@@ -118,3 +123,15 @@ class QualitySpec(Spec):
                     "where {} drops nothing and a kind left out keeps its defaults"
                 )
         return given
+
+    def limits_of(self, section: str) -> Mapping[str, Limit]:
+        """Every limit on tiles of a kind of section; those of `learned.drop` give way to one of the same name."""
+        own: Mapping[str, Limit] = getattr(self.limits, section)
+        if self.learned is None:
+            return own
+        learned = {
+            self.learned.measurement(name, stain): Limit(max=share)
+            for name, share in self.learned.drop.items()
+            for stain in self.learned.stains
+        }
+        return {**learned, **own}
