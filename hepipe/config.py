@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -94,6 +95,7 @@ class Config(Spec):
 
 
 _SECTIONS = tuple(Sections.model_fields)
+_CALIBRATION_BYTES = 1_000_000
 
 
 def load_config(raw: Mapping[str, Any]) -> Config:
@@ -105,7 +107,7 @@ def load_config(raw: Mapping[str, Any]) -> Config:
         ConfigError: Every problem with the path of its key.
     """
     top = dict(raw)
-    shared = {name: _mapping(top.pop(name, {}), name) for name in _SECTIONS}
+    shared = {name: _calibrated(_mapping(top.pop(name, {}), name), name) for name in _SECTIONS}
     training = _mapping(top.pop("training", {}), "training")
     # On their own first: within each data set and run the same mistake would be told once for each, under its name.
     problems = _mistakes(Sections, shared)
@@ -117,7 +119,9 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     datasets = {}
     for name, entry in _mapping(top.get("datasets", {}), "datasets").items():
         own = dict(_mapping(entry, f"datasets.{name}"))
-        sections = {key: merged(shared[key], own.pop(key, {})) for key in _SECTIONS}
+        sections = {
+            key: merged(shared[key], _calibrated(own.pop(key, {}), f"datasets.{name}.{key}")) for key in _SECTIONS
+        }
         datasets[name] = {**own, "sections": sections}
     runs = {}
     for name, entry in _mapping(top.get("runs", {}), "runs").items():
@@ -192,6 +196,39 @@ def synth_rows(spec: SynthSpec, folder: Path) -> Iterator[CaseRow]:
             landmarks=str(folder / case_id / "landmarks.csv"),
             batch=f"b{number % 3 + 1}",
         )
+
+
+def _calibrated(section: Any, path: str) -> Any:
+    """The section with `dab_calibration`, a file of `hepipe stains calibrate`, replaced by the thresholds in it.
+
+    So no path enters an artefact, and another calibration runs again what depends on it.
+    """
+    if not isinstance(section, Mapping) or "dab_calibration" not in section or not path.endswith("stains"):
+        return section
+    rest = dict(section)
+    name = rest.pop("dab_calibration")
+    key = f"config:\n  {path}.dab_calibration"
+    if "dab_thresholds_od" in rest:
+        raise ConfigError(f"{key}: dab_thresholds_od is given too; keep one of the two")
+    if not isinstance(name, str):
+        raise ConfigError(f"{key}: the name of a file expected, found {type(name).__name__}")
+    try:
+        with Path(name).open("rb") as file:
+            text = file.read(_CALIBRATION_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: {name} cannot be read: {error.strerror}; `hepipe stains calibrate` makes it"
+        ) from None
+    try:
+        found = json.loads(text) if len(text) <= _CALIBRATION_BYTES else None
+    except ValueError:
+        found = None
+    thresholds = found.get("thresholds_od") if isinstance(found, Mapping) else None
+    if thresholds is None:
+        raise ConfigError(
+            f"{key}: {name} is no calibration: no thresholds_od in it; run `hepipe stains calibrate` again"
+        )
+    return {**rest, "dab_thresholds_od": thresholds}
 
 
 def _mapping(value: Any, path: str) -> Mapping[str, Any]:

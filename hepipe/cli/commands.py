@@ -13,6 +13,7 @@ MODULES = (
     "registration",
     "warp",
     "review",
+    "stains",
     "tiles",
     "store",
     "learn",

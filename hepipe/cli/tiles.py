@@ -1,9 +1,10 @@
-"""Commands from stains to the index: stains, tile, grade, import, assemble."""
+"""Commands from tiles to the index: tile, grade, import, assemble."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ import typer
 from hepipe.cli.options import InPath, OutPath, SpecJson
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -35,52 +36,9 @@ Workers = Annotated[int, typer.Option(min=1, help="Threads; the result is the sa
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (stains, tile, grade, assemble):
+    for command in (tile, grade, assemble):
         app.command()(command)
     app.command("import")(import_set)
-
-
-def stains(
-    he: SlidePath,
-    ihc: SlidePath,
-    checked: InPath,
-    transform: InPath,
-    tissue: InPath,
-    stains: OutPath,
-    spec: SpecJson = "{}",
-) -> None:
-    """Find the stain vectors and white points of both slides from windows of their tissue."""
-    from hepipe.cli.pairs import open_pair
-    from hepipe.errors import SlideError
-    from hepipe.specs.stains import StainsSpec
-    from hepipe.status import failed
-    from hepipe.stores.arrays import read_registered, read_tissue
-    from hepipe.stores.cases import CaseStains, read_checked, write_stains
-    from hepipe.stores.provenance import Provenance
-
-    case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
-    wanted = StainsSpec.model_validate_json(spec)
-    status = _status(case, registered, masks)
-    found: dict[str, SlideStains] = {}
-    if not status.failed:
-        try:
-            with open_pair(he, ihc, case) as (he_slide, ihc_slide):
-                found = {
-                    "he": _slide_stains(he_slide, registered, masks, wanted),
-                    "ihc": _slide_stains(ihc_slide, registered, masks, wanted),
-                }
-        except SlideError as error:
-            status = failed("stains", error.reason)
-    provenance = Provenance(
-        artefact="stains",
-        subject=case.case_id,
-        spec=wanted.model_dump(mode="json"),
-        inputs=_inputs(case, registered),
-        status=status,
-    )
-    record = CaseStains(case_id=case.case_id, he=found.get("he"), ihc=found.get("ihc"), provenance=provenance)
-    write_stains(stains, record)
-    _say_stains(record)
 
 
 def tile(
@@ -337,30 +295,17 @@ def _inputs(case: CheckedCase, registered: Registered) -> dict[str, str]:
     return {**inputs, "transform": registered.digest} if registered.digest else inputs
 
 
-def _slide_stains(slide: Slide, registered: Registered, masks: TissueMasks, spec: StainsSpec) -> SlideStains:
-    from hepipe.tiling.sample import overview_pixels, tissue_pixels
-
-    transform = registered.ihc_from_he
-    assert transform is not None
-    is_he = slide.slide_id.endswith("-he")
-    tissue = tissue_pixels(
-        slide,
-        masks,
-        count=spec.sample_tiles,
-        fixed_mpp=transform.fixed_mpp,
-        moved=None if is_he else transform,
-    )
-    return _estimated(tissue, overview_pixels(slide), "he" if is_he else "ihc", spec)
-
-
-def _estimated(tissue: np.ndarray, whole: np.ndarray, stain: Literal["he", "ihc"], spec: StainsSpec) -> SlideStains:
+def _estimated(
+    tissue: np.ndarray, whole: np.ndarray, stain: Literal["he", "ihc"], spec: StainsSpec, batch: str | None = None
+) -> SlideStains:
     import dataclasses
 
     from hepipe.stains.estimate import estimate, white_point
     from hepipe.stores.cases import SlideStains
 
     white = white_point(whole) if spec.white == "auto" else None
-    return SlideStains.model_validate(dataclasses.asdict(estimate(tissue, stain=stain, spec=spec, white=white)))
+    found = estimate(tissue, stain=stain, spec=spec, white=white, batch=batch)
+    return SlideStains.model_validate(dataclasses.asdict(found))
 
 
 def _measures(record: CaseStains, section: Section) -> tuple[list[Measure], DabMask]:
@@ -375,7 +320,7 @@ def _measures(record: CaseStains, section: Section) -> tuple[list[Measure], DabM
     from hepipe.quality.shade import shade
     from hepipe.quality.stain import stain_amounts
     from hepipe.specs.stains import StainsSpec
-    from hepipe.stains.dab import dab_mask
+    from hepipe.stains.dab import tile_mask
     from hepipe.stains.deconvolution import Separator
     from hepipe.stains.matrices import stain_matrix
 
@@ -389,10 +334,10 @@ def _measures(record: CaseStains, section: Section) -> tuple[list[Measure], DabM
     )
     of_dab = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white, stains=(1,))
 
-    def mask(ihc: np.ndarray, mpp: float) -> np.ndarray:
-        return dab_mask(of_dab(ihc)[0], mpp=mpp, spec=spec)
+    def mask(ihc: np.ndarray, mpp: float, measured: Mapping[str, float]) -> np.ndarray:
+        return tile_mask(ihc, mpp=mpp, spec=spec, of_dab=of_dab, shift_um=measured.get("shift_um", math.nan))
 
-    amounts = functools.partial(stain_amounts, of_he=of_he, of_ihc=of_ihc)
+    amounts = functools.partial(stain_amounts, of_he=of_he, of_ihc=of_ihc, thresholds_od=spec.dab_thresholds_od)
     lost = functools.partial(loss, white_he=of_he.white, white_ihc=of_ihc.white)
     shaded = functools.partial(shade, white_he=of_he.white, white_ihc=of_ihc.white)
     off: Measure = misalignment

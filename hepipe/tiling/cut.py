@@ -30,8 +30,8 @@ from hepipe.tiling.passing import Passed
 
 Measure = Callable[[np.ndarray, np.ndarray, float], Mapping[str, float]]
 """`(he, ihc, mpp)` of one tile to named numbers."""
-DabMask = Callable[[np.ndarray, float], np.ndarray]
-"""`(ihc, mpp)` of one tile to a bool mask."""
+DabMask = Callable[[np.ndarray, float, Mapping[str, float]], np.ndarray]
+"""`(ihc, mpp, measurements)` of one tile to a bool mask."""
 
 ARRAYS = {"he": 3, "ihc": 3, "dab_mask": 0}
 OF_PIXELS = ("he_sha256", "ihc_sha256", "he_phash", "ihc_phash")
@@ -225,7 +225,7 @@ def finish_tile(
         found = measure(he, ihc, mpp)
         assert not found.keys() & numbers.keys(), sorted(found.keys() & numbers.keys())
         numbers.update(found)
-    return Tile(he, ihc, dab_mask(ihc, mpp), numbers)
+    return Tile(he, ihc, dab_mask(ihc, mpp, numbers), numbers)
 
 
 def encoded(tile: Tile, store: TileWriter, as_scanned: Mapping[str, bytes] = MappingProxyType({})) -> Encoded:

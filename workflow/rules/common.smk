@@ -116,6 +116,12 @@ def section(name):
     return spec
 
 
+def stains_spec(wildcards):
+    """The section `stains` with the vectors of the case's own batch: those of another one run it no second time."""
+    spec = CONFIG.datasets[wildcards.dataset].sections.stains
+    return spec.of_batch(row_of(wildcards).batch).model_dump_json()
+
+
 def registration_threads(wildcards):
     """The threads that the config names: they are part of the result, so the machine has no say."""
     return CONFIG.datasets[wildcards.dataset].sections.registration.threads

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hepipe.cli.tiles import register
+from hepipe.cli import stains, tiles
 from hepipe.dataset.card import read_card
 from hepipe.dataset.tiles import SplitTiles
 from hepipe.geometry import identity
@@ -24,7 +24,8 @@ from hepipe.stores.tiles import TileStore
 from hepipe.tissue.regions import REGIONS
 
 app = typer.Typer()
-register(app)
+stains.register(app)
+tiles.register(app)
 
 MPP = 2.0
 TILING = TilingSpec(mpp=MPP, tile_px=32).model_dump_json()
@@ -108,7 +109,7 @@ class Folder:
         root = self.root
         stains = root / "stains" / f"{case_id}.json"
         index = root / "tiles" / f"{case_id}.parquet"
-        said = run("stains", *self.inputs(case_id), "--stains", stains)
+        said = run("stains", "estimate", *self.inputs(case_id), "--stains", stains)
         said += run(
             "tile", *self.inputs(case_id), "--stains", stains, "--tiles", root / "tiles" / f"{case_id}.zarr",
             "--index", index, "--spec", TILING, "--workers", workers,
@@ -244,7 +245,7 @@ def test_a_failed_case_passes_its_status_on_and_the_rest_completes(folder):
 
 def test_too_fine_a_resolution_fails_the_case_not_the_run(folder):
     root = folder.root
-    run("stains", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
+    run("stains", "estimate", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
     run(
         "tile", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json", "--tiles", root / "t.zarr",
         "--index", root / "t.parquet", "--spec", '{"mpp": 0.5}',
@@ -266,7 +267,7 @@ def test_tiles_need_a_physical_pixel_size(folder):
 
 def test_a_case_without_a_tile_says_how_much_tissue_there_was(folder):
     root = folder.root
-    run("stains", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
+    run("stains", "estimate", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
     said = run(
         "tile", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json", "--tiles", root / "t.zarr",
         "--index", root / "t.parquet", "--spec", '{"mpp": 2, "tile_px": 160}',

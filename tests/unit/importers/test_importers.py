@@ -162,7 +162,7 @@ def test_imported_tiles_come_into_the_store_with_their_rows(bci, tmp_path):
         tiles,
         spec,
         measures=[lambda he, ihc, mpp: {"white_frac_he": 0.25, "white_frac_ihc": 0.5}],
-        dab_mask=lambda ihc, mpp: ihc[..., 0] > 9,
+        dab_mask=lambda ihc, mpp, measurements: ihc[..., 0] > 9,
         store=store,
         workers=2,
     )
