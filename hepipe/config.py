@@ -53,6 +53,11 @@ class DatasetSpec(Spec):
     )
     synth: SynthSpec | None = None
     import_: ImportSpec | None = Field(None, alias="import")
+    transforms: str | None = Field(
+        None,
+        description="Folder of a data set, relative to `data`, whose stored transforms are taken: nothing is "
+        "registered, and section `registration` counts for nothing.",
+    )
     note: str = Field("", description="Said in the report, such as a nominal resolution.")
     sections: Sections
 
@@ -60,6 +65,8 @@ class DatasetSpec(Spec):
     def _one_source(self) -> DatasetSpec:
         if sum(source is not None for source in (self.sheet, self.synth, self.import_)) != 1:
             raise ValueError("give exactly one of sheet, synth, import")
+        if self.import_ is not None and self.transforms is not None:
+            raise ValueError("transforms goes with a sheet or synth: the tiles of an import are registered already")
         if self.import_ is not None and not self.import_.path:
             raise ValueError("import.path is missing: the folder of the tile set")
         return self
@@ -173,6 +180,24 @@ def decision_files(config: Config, dataset: str) -> list[Path]:
                 "of the list"
             )
     return paths
+
+
+def transforms_folder(config: Config, dataset: str) -> Path | None:
+    """The folder whose stored transforms a data set takes; None where it registers its pairs.
+
+    Raises:
+        ConfigError: It holds none.
+    """
+    spec = config.datasets[dataset]
+    if spec.transforms is None:
+        return None
+    folder = Path(config.data) / spec.transforms
+    if not (folder / "registered").is_dir():
+        raise ConfigError(
+            f"datasets.{dataset}.transforms: {folder} has no folder `registered` with transforms; give the folder of "
+            "a data set, such as results/cohort, or what `hepipe dataset pack` made of it"
+        )
+    return folder
 
 
 def pseudonym(secret: str, name: str, prefix: str) -> str:

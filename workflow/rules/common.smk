@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from hepipe.cli.run import check_folder
-from hepipe.config import case_rows, decision_files, load_config
+from hepipe.config import case_rows, decision_files, load_config, transforms_folder
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.models.catalog import check_run
 
@@ -24,6 +24,7 @@ try:
         for name in CONFIG.datasets
     }
     DECISIONS = {name: decision_files(CONFIG, name) for name in CONFIG.datasets}
+    TRANSFORMS = {name: transforms_folder(CONFIG, name) for name in CONFIG.datasets}
 except HepipeError as error:
     stop(error)
 
@@ -93,6 +94,26 @@ def landmark_option(wildcards):
     return f"--landmarks {shlex.quote(landmarks)}" if landmarks else ""
 
 
+def stored_transform(wildcards):
+    """The stored transform of a case, if it is there: a missing one is a verdict of register_case."""
+    folder = TRANSFORMS[wildcards.dataset]
+    stored = None if folder is None else folder / "registered" / f"{wildcards.case}.zarr"
+    return [str(stored)] if stored is not None and stored.is_dir() else []
+
+
+def stored_option(wildcards):
+    """Where stored transforms lie, for a data set that takes them."""
+    folder = TRANSFORMS[wildcards.dataset]
+    return "" if folder is None else f"--from {shlex.quote(str(folder))}"
+
+
+def registration_spec(wildcards):
+    """The section as JSON; that of a data set which takes stored transforms counts for nothing."""
+    if TRANSFORMS[wildcards.dataset] is not None:
+        return "{}"
+    return section("registration")(wildcards)
+
+
 def region_file(wildcards):
     """The regions of a case, if the file is there: only its tissue and what follows depend on them."""
     regions = row_of(wildcards).regions
@@ -120,6 +141,14 @@ def stains_spec(wildcards):
     """The section `stains` with the vectors of the case's own batch: those of another one run it no second time."""
     spec = CONFIG.datasets[wildcards.dataset].sections.stains
     return spec.of_batch(row_of(wildcards).batch).model_dump_json()
+
+
+def learned_option(wildcards):
+    """The user's own network, where the config names one; its limits are no part of it, as they cut nothing again."""
+    learned = CONFIG.datasets[wildcards.dataset].sections.quality.learned
+    if learned is None:
+        return ""
+    return f"--learned {shlex.quote(learned.model_dump_json(exclude={'drop'}))}"
 
 
 def registration_threads(wildcards):
