@@ -16,6 +16,7 @@ MODULES = (
     "stains",
     "tiles",
     "store",
+    "export",
     "learn",
     "cohort",
     "results",

@@ -1,0 +1,135 @@
+"""What travels with every export: the data set's card, its terms, and a page that says what the files are."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hepipe.exporters.growing import MANIFEST, RECORD
+from hepipe.exporters.selection import SPLITS, Selection
+
+NO_TERMS = (
+    "The data set's card names no terms. That is no permission: whoever passes this export on has to settle it with "
+    "the owner of the slides."
+)
+TERMS = "TERMS.txt"
+
+
+def terms_of(selection: Selection) -> list[str]:
+    """The terms that the data set's card carries, one text each."""
+    found: Any = getattr(selection.card, "terms", ())
+    texts = [found] if isinstance(found, str) else list(found)
+    return [text for text in (_text(one).strip() for one in texts) if text]
+
+
+def travelling(
+    selection: Selection,
+    *,
+    what: str,
+    files: Sequence[tuple[str, str]],
+    page: str = "CARD.md",
+    head: str = "",
+    terms: str = TERMS,
+) -> dict[str, bytes]:
+    """The files beside the tiles, by name.
+
+    Args:
+        selection: What is exported.
+        what: The layout in a sentence or two.
+        files: Name or pattern of files, and what they are.
+        page: Name of the page.
+        head: What the page begins with.
+        terms: Name of the file of terms.
+    """
+    return {
+        "dataset.json": selection.card_file.read_bytes(),
+        terms: ("\n\n".join(terms_of(selection) or [NO_TERMS]) + "\n").encode(),
+        page: (head + page_of(selection, what=what, files=[*files, (terms, "the terms above")])).encode(),
+    }
+
+
+def record_of(selection: Selection) -> dict[str, Any]:
+    """What an export's record says of the data set."""
+    return {
+        "dataset": selection.card.name,
+        "fingerprint": selection.card.fingerprint,
+        "tile_px": selection.tile_px,
+        "mpp": selection.mpp,
+        "tiles": {split: len(selection.in_split(split)) for split in SPLITS},
+        "terms": terms_of(selection),
+    }
+
+
+def page_of(selection: Selection, *, what: str, files: Sequence[tuple[str, str]]) -> str:
+    """The page in Markdown."""
+    card = selection.card
+    markers = sorted({str(row["marker"]) for row in selection.rows})
+    lines = [
+        f"# {_plain(card.name)}",
+        "",
+        f"Pairs of tiles, H&E and {_plain(', '.join(markers))}: {len(selection.rows):,} of {selection.tile_px} px at "
+        f"{selection.mpp:g} µm per px, of {card.n_kept:,} that the data set keeps. {what}",
+        "",
+        f"Fingerprint of the data set: `{card.fingerprint}`.",
+        "",
+        "| split | tiles | patients | cases | by score |",
+        "| --- | --- | --- | --- | --- |",
+        *(_split_line(selection.in_split(split), split) for split in SPLITS),
+        "",
+        _sections(selection.rows),
+        "",
+        "## Terms",
+        "",
+        *(f"> {_plain(text)}" for text in (terms_of(selection) or [NO_TERMS])),
+        "",
+        "## Files",
+        "",
+        *(f"- `{name}`: {meaning}" for name, meaning in files),
+        f"- `{MANIFEST}`: each file with the tile that it shows, and its SHA-256",
+        "- `dataset.json`: the data set's own card, with its cases, splits, warnings and versions",
+        f"- `{RECORD}`: what was exported, how, and by which version",
+        "",
+        "## Warnings of the data set",
+        "",
+        *([f"- {_plain(warning)}" for warning in card.warnings] or ["None."]),
+        "",
+        "Research use only. Not a diagnostic test.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _split_line(rows: Sequence[Mapping[str, Any]], split: str) -> str:
+    patients = {row["patient_id"] for row in rows} - {None}
+    cases = {row["case_id"] for row in rows} - {None}
+    scores = Counter(str(row["her2_score"] or "unknown") for row in rows)
+    by_score = ", ".join(f"{score}: {count}" for score, count in sorted(scores.items()))
+    known = [str(len(found)) if found or not rows else "unknown" for found in (patients, cases)]
+    return f"| {split} | {len(rows)} | {known[0]} | {known[1]} | {by_score} |"
+
+
+def _sections(rows: Sequence[Mapping[str, Any]]) -> str:
+    sections = Counter(str(row["section"]) for row in rows)
+    warped = Counter(str(row["warped_stain"] or "none") for row in rows)
+    said = ", ".join(f"{count} {section}" for section, count in sorted(sections.items()))
+    moved = ", ".join(f"{stain} in {count}" for stain, count in sorted(warped.items()))
+    return f"Sections: {said}. Interpolated by registration: {moved}."
+
+
+def _plain(text: str) -> str:
+    """Text from elsewhere on one line, without what Markdown or HTML would read as more than text."""
+    one_line = " ".join(text.split())
+    for sign in "\\`*<>|[]":
+        one_line = one_line.replace(sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign])
+    return one_line
+
+
+def _text(one: Any) -> str:
+    """A term as text, whether the card has it as text or as a record."""
+    if isinstance(one, str):
+        return one
+    record = one.model_dump(mode="json") if hasattr(one, "model_dump") else one
+    if isinstance(record, Mapping):
+        return "; ".join(f"{key}: {value}" for key, value in record.items() if value not in (None, ""))
+    return json.dumps(record, ensure_ascii=False)

@@ -1,0 +1,71 @@
+import csv
+import sys
+
+import pytest
+from small_exports import PLAN, contents
+
+from hepipe.cli import app as cli
+from hepipe.exporters.growing import as_csv
+from hepipe.exporters.selection import COLUMNS
+from hepipe.stores.tables import INDEX
+
+TILES = {tile_id: split for tiles in PLAN.values() for tile_id, split in tiles}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hepipe", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        said = capsys.readouterr()
+        return left.value.code or 0, said.out + said.err
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["ab", "pix2pix", "webdataset", "huggingface", "csv"])
+def test_every_kind_takes_its_card_terms_and_fingerprint_along(make_set, tmp_path, run, kind):
+    code, said = run("export", kind, "--index", make_set(), "--out", tmp_path / "out", "--workers", 2)
+    assert (code, "8 tiles of set" in said) == (0, True), said
+    files = contents(tmp_path / "out")
+    page = files["README.md" if kind == "huggingface" else "CARD.md"].decode()
+    terms = files["LICENSE" if kind == "huggingface" else "TERMS.txt"].decode()
+    assert "f" * 64 in page
+    assert terms.strip() in page
+    assert "names no terms" in terms
+    assert files["dataset.json"] == (tmp_path / "set" / "dataset.json").read_bytes()
+
+
+def test_a_mistake_is_told_in_one_line(make_set, tmp_path, run):
+    code, said = run("export", "ab", "--index", make_set(), "--out", tmp_path / "out", "--split", "testing")
+    assert (code, said) == (2, "hepipe: --split testing: train, val, test expected\n")
+    (tmp_path / "set" / "dataset.json").unlink()
+    code, said = run("export", "ab", "--index", tmp_path / "set" / "index.parquet", "--out", tmp_path / "out")
+    assert code == 2
+    assert "run assemble again" in said
+
+
+def test_asking_for_stored_bytes_that_are_not_there_is_answered_aloud(make_set, tmp_path, run):
+    _, said = run("export", "ab", "--index", make_set(), "--out", tmp_path / "out", "--as", "stored")
+    assert "16 files are PNG, as no single JPEG in the store makes their tile" in said
+
+
+def test_the_table_has_a_row_a_tile_and_a_meaning_for_each_column(make_set, tmp_path, run):
+    run("export", "csv", "--index", make_set(), "--out", tmp_path / "out")
+    with (tmp_path / "out" / "index.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (tmp_path / "out" / "columns.csv").open(newline="") as file:
+        meanings = {row["column"]: row["meaning"] for row in csv.DictReader(file)}
+    assert {row["tile_id"]: row["split"] for row in rows} == TILES
+    assert list(rows[0]) == list(meanings) == [*COLUMNS, "m_blur_he", "m_ncc_peak", "m_shift_um"]
+    assert all(meanings.values())
+    assert {row["m_shift_um"] for row in rows} == {""}
+    assert {row["m_blur_he"] for row in rows} == {"1.5"}
+    assert "source_name" in INDEX.names
+    assert "source_name" not in meanings
+
+
+def test_a_cell_is_never_a_formula():
+    text = as_csv(("a", "b"), [{"a": '=HYPERLINK("x")', "b": -1.5}, {"a": "@x", "b": None}]).decode()
+    assert text == 'a,b\n"\'=HYPERLINK(""x"")",-1.5\n\'@x,\n'
