@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from hepipe.quality.learned import Learned
     from hepipe.slides.reader import Slide
     from hepipe.specs.registration import Section
     from hepipe.specs.stains import StainsSpec
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # The file of a failed case may be missing, so these may not exist.
 SlidePath = Annotated[Path, typer.Option(help="The slide file.")]
 StoreJson = Annotated[str, typer.Option("--store", help="Config section `store` as JSON; {} for its defaults.")]
+LearnedJson = Annotated[str, typer.Option("--learned", help="Config section `quality.learned` as JSON; empty: none.")]
 Workers = Annotated[int, typer.Option(min=1, help="Threads; the result is the same for any number.")]
 
 
@@ -52,6 +54,7 @@ def tile(
     index: OutPath,
     spec: SpecJson = "{}",
     store_spec: StoreJson = "{}",
+    learned: LearnedJson = "",
     workers: Workers = 1,
 ) -> None:
     """Cut one registered pair into tiles, measured and hashed in one pass."""
@@ -71,11 +74,12 @@ def tile(
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
     record = read_stains(stains)
     tiling, storing = TilingSpec.model_validate_json(spec), StoreSpec.model_validate_json(store_spec)
+    network = _learned(learned, tile_px=tiling.tile_px, mpp=tiling.mpp)
     provenance = Provenance(
         artefact="tiles",
         subject=case.case_id,
         spec=tiling.model_dump(mode="json"),
-        inputs={**_inputs(case, registered), "stains": digest(record.model_dump(mode="json"))},
+        inputs={**_inputs(case, registered), "stains": digest(record.model_dump(mode="json")), **_told_of(network)},
         status=_status(case, registered, masks).then(record.provenance.status),
     )
     if not provenance.status.failed:
@@ -94,7 +98,7 @@ def tile(
                         "lower tiling.min_tissue_frac or tile_px",
                     )
                 assert registered.ihc_from_he is not None
-                measures, dab_mask = _measures(record, case.section)
+                measures, dab_mask = _measures(record, case.section, network)
                 trust = registered.evidence.get("trust")
                 untrusted = None
                 if trust is not None:
@@ -176,6 +180,7 @@ def import_set(
     spec: SpecJson,
     stains_spec: SpecJson = "{}",
     store_spec: StoreJson = "{}",
+    learned: LearnedJson = "",
     workers: Workers = 1,
 ) -> None:
     """Bring in a set of paired tiles made elsewhere, measured as our own."""
@@ -197,6 +202,7 @@ def import_set(
     found = open_folders(path, wanted) if wanted.kind == "folder" else open_aligned(path, wanted)
     if found.dropped:
         typer.echo(f"{len(found.dropped)} tiles without a partner are left out: {', '.join(found.dropped)}")
+    network = _learned(learned, tile_px=found.tile_px, mpp=wanted.mpp)
     he, ihc = sample_pixels(found, staining.sample_tiles)
     record = CaseStains(
         case_id=IMPORTED,
@@ -208,9 +214,9 @@ def import_set(
         artefact="tiles",
         subject=IMPORTED,
         spec=wanted.model_dump(mode="json", exclude={"path"}),
-        inputs={"stains": digest(record.model_dump(mode="json"))},
+        inputs={"stains": digest(record.model_dump(mode="json")), **_told_of(network)},
     )
-    measures, dab_mask = _measures(record, wanted.section)
+    measures, dab_mask = _measures(record, wanted.section, network)
     with TileWriter(
         tiles,
         provenance,
@@ -238,13 +244,16 @@ def assemble(
     decisions: Annotated[list[Path] | None, typer.Option(help="Decisions of `hepipe curate`, a CSV a reader.")] = None,
     curation: Annotated[str, typer.Option(help="Config section `curation` as JSON; {} for its defaults.")] = "{}",
     curated: Annotated[Path | None, typer.Option(help="CSV of every decision and what became of it.")] = None,
+    funnel: Annotated[Path | None, typer.Option(help="JSON of what each step and filter drops.")] = None,
 ) -> None:
     """Follow people's decisions, divide the patients, write the index of kept tiles and the card with fingerprint."""
+    from hepipe.cli.funnel import with_funnel
     from hepipe.dataset.card import write_card
     from hepipe.dataset.cases import read_case
     from hepipe.dataset.curation import curate, effects_text
     from hepipe.dataset.decisions import read_decisions, write_text
     from hepipe.dataset.index import assemble as assemble_cases
+    from hepipe.quality.funnel import write_funnel
     from hepipe.specs.dataset import CurationSpec, SplitsSpec
     from hepipe.stores.tables import INDEX, write_table
 
@@ -252,8 +261,11 @@ def assemble(
     files = [read_decisions(path) for path in decisions or ()]
     parts, done = curate([read_case(folder, name) for name in ids], files, CurationSpec.model_validate_json(curation))
     rows, made = assemble_cases(folder.name, parts, SplitsSpec.model_validate_json(spec), curated=done)
+    counted, made = with_funnel(folder, parts, done, rows, made)
     write_table(rows, index, INDEX, made.provenance)
     write_card(card, made)
+    if funnel is not None:
+        write_funnel(funnel, counted)
     if curated is not None:
         write_text(curated, effects_text(done.applied))
     if made.curation is not None:
@@ -308,7 +320,21 @@ def _estimated(
     return SlideStains.model_validate(dataclasses.asdict(found))
 
 
-def _measures(record: CaseStains, section: Section) -> tuple[list[Measure], DabMask]:
+def _learned(section: str, *, tile_px: int, mpp: float) -> Learned | None:
+    """The user's own network, where the config names one."""
+    if not section:
+        return None
+    from hepipe.quality.learned import Learned
+    from hepipe.specs.learned import LearnedSpec
+
+    return Learned(LearnedSpec.model_validate_json(section), tile_px=tile_px, mpp=mpp)
+
+
+def _told_of(network: Learned | None) -> dict[str, str]:
+    return {} if network is None else network.inputs
+
+
+def _measures(record: CaseStains, section: Section, network: Learned | None = None) -> tuple[list[Measure], DabMask]:
     """Every measurement of a tile of this kind of section, and the DAB mask, with the stains of the case bound in."""
     from hepipe.quality.blur import blur
     from hepipe.quality.crease import crease
@@ -343,7 +369,8 @@ def _measures(record: CaseStains, section: Section) -> tuple[list[Measure], DabM
     off: Measure = misalignment
     if section == "restained":
         off = functools.partial(same_section_misalignment, of_he=blue_of_he, of_ihc=blue_of_ihc)
-    return [lost, pen, crease, rim, shaded, blur, doubling, off, amounts], mask
+    own = [] if network is None else [network]
+    return [lost, pen, crease, rim, shaded, blur, doubling, off, amounts, *own], mask
 
 
 def _say_stains(record: CaseStains) -> None:

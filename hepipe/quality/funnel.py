@@ -11,17 +11,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from hepipe.errors import StoreError
 from hepipe.quality.verdict import CLASSES, SECTIONS, UNREADABLE, emptying, filter_names
 from hepipe.specs.base import Spec
 from hepipe.specs.quality import Limit, QualitySpec
+from hepipe.stores.cases import write_record
 from hepipe.stores.provenance import Provenance
+from hepipe.stores.tables import LEFT_OUT as IMPORT_LEFT_OUT
 
-Kind = Literal["grid", "pixels", "filter", "alignment", "curation", "dataset"]
+Kind = Literal["grid", "import", "pixels", "filter", "alignment", "curation", "dataset"]
 
 TIMES = 2.0
 """A filter that drops a score more than so many times as often as the others is looked at."""
@@ -132,7 +136,7 @@ class Graded:
     left_out: Mapping[str, str]
 
 
-LEFT_OUT: Mapping[str, Kind] = {"curation": "curation", "held": "dataset", "no_split": "dataset"}
+AFTER_FILTERS: Mapping[str, Kind] = {"curation": "curation", "held": "dataset", "no_split": "dataset"}
 """Reasons that follow the filters: a person's decision, a pair in review, tiles that no split takes."""
 
 
@@ -147,10 +151,11 @@ def case_funnel(case: Graded) -> CaseFunnel:
         if row["tile_id"] not in case.kept:
             reasons[row["reason"] or case.left_out.get(row["tile_id"], "no_split")] += 1
     steps = _grid_steps(case)
-    names: list[tuple[str, Kind]] = [(UNREADABLE, "pixels")]
+    names: list[tuple[str, Kind]] = [(name, "import") for name in (() if "n_cells" in case.told else IMPORT_LEFT_OUT)]
+    names.append((UNREADABLE, "pixels"))
     names += [(name, "filter") for name in (filter_names(case.spec, case.section) if case.section else ())]
     names += [(name, "alignment") for name in CLASSES if name in case.spec.alignment.drop]
-    names += list(LEFT_OUT.items())
+    names += list(AFTER_FILTERS.items())
     assert reasons.keys() <= dict(names).keys(), sorted(reasons.keys() - dict(names).keys())
     for name, kind in names:
         count = reasons[name]
@@ -355,8 +360,8 @@ def _excess(taken: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def data_set_funnel(name: str, cases: Sequence[Graded]) -> Funnel:
-    """The funnel of a data set from the tables of its cases."""
+def data_set_funnel(name: str, cases: Sequence[Graded], *, fingerprint: str = "") -> Funnel:
+    """The funnel of a data set from the tables of its cases; the fingerprint says of which one."""
     found = tuple(case_funnel(case) for case in sorted(cases, key=lambda one: one.case_id))
     sections = sorted({case.section for case in cases} - {""})
     specs = [case.spec for case in cases]
@@ -366,5 +371,22 @@ def data_set_funnel(name: str, cases: Sequence[Graded]) -> Funnel:
         whole=whole_funnel(found),
         limits={section: specs[0].limits_of(section) for section in sections} if specs else {},
         scores=tuple(score_shares(cases)),
-        provenance=Provenance(artefact="funnel", subject=name),
+        provenance=Provenance(artefact="funnel", subject=name, inputs={"fingerprint": fingerprint}),
     )
+
+
+def write_funnel(path: Path, funnel: Funnel) -> None:
+    """Store the funnel whole."""
+    write_record(path, funnel)
+
+
+def read_funnel(path: Path) -> Funnel:
+    """A stored funnel.
+
+    Raises:
+        StoreError: Missing or of another version.
+    """
+    try:
+        return Funnel.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError) as error:
+        raise StoreError(f"{path}: not a readable funnel ({type(error).__name__}); run assemble again") from None

@@ -110,6 +110,8 @@ def emptying(verdicts: Sequence[Mapping[str, Any]], spec: QualitySpec) -> dict[s
 
 def advice(name: str) -> str:
     """What a person can do about a filter that drops much."""
+    if name in LEFT_OUT:
+        return "the import left them out"
     if name == UNREADABLE:
         return "copy or scan the slide again"
     if name in CLASSES:

@@ -7,6 +7,7 @@ rule assemble_dataset:
         index="results/{dataset}/index.parquet",
         card="results/{dataset}/dataset.json",
         curated="results/{dataset}/curated.csv",
+        funnel="results/{dataset}/funnel.json",
     log:
         "results/private/logs/assemble_dataset/{dataset}.log",
     benchmark:
@@ -24,4 +25,4 @@ rule assemble_dataset:
     shell:
         "hepipe assemble --folder {params.folder} --cases {params.cases:q} --index {output.index}"
         " --card {output.card} --spec {params.spec:q} {params.decisions} --curation {params.curation:q}"
-        " --curated {output.curated} > {log} 2>&1"
+        " --curated {output.curated} --funnel {output.funnel} > {log} 2>&1"

@@ -22,10 +22,12 @@ rule tile_case:
         pair=pair_options,
         spec=section("tiling"),
         store=section("store"),
+        learned=learned_option,
     shell:
         "hepipe tile {params.pair} --checked {input.checked} --transform {input.transform}"
         " --tissue {input.tissue} --stains {input.stains} --tiles {output.tiles} --index {output.index}"
-        " --spec {params.spec:q} --store {params.store:q} --workers {threads} > {log} 2>&1"
+        " --spec {params.spec:q} --store {params.store:q} {params.learned}"
+        " --workers {threads} > {log} 2>&1"
 
 
 rule import_tiles:
@@ -49,6 +51,8 @@ rule import_tiles:
         spec=import_spec,
         stains=section("stains"),
         store=section("store"),
+        learned=learned_option,
     shell:
         "hepipe import --path {input:q} --tiles {output.tiles} --index {output.index} --stains {output.stains}"
-        " --spec {params.spec:q} --stains-spec {params.stains:q} --store {params.store:q} > {log} 2>&1"
+        " --spec {params.spec:q} --stains-spec {params.stains:q} --store {params.store:q}"
+        " {params.learned} > {log} 2>&1"
