@@ -15,6 +15,7 @@ MODULES = (
     "review",
     "stains",
     "tiles",
+    "imports",
     "store",
     "export",
     "learn",

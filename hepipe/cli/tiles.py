@@ -1,4 +1,4 @@
-"""Commands from tiles to the index: tile, grade, import, assemble."""
+"""Commands from tiles to the index: tile, grade, assemble."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (tile, grade, assemble):
         app.command()(command)
-    app.command("import")(import_set)
 
 
 def tile(
@@ -170,69 +169,6 @@ def grade(index: InPath, verdict: OutPath, spec: SpecJson = "{}") -> None:
     write_table(verdicts, verdict, VERDICTS, provenance)
     kept = sum(row["keep"] for row in verdicts)
     typer.echo(f"{made.subject}: {kept} of {len(verdicts)} tiles kept{'; ' + status.reason if status.reason else ''}")
-
-
-def import_set(
-    path: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of the set.")],
-    tiles: OutPath,
-    index: OutPath,
-    stains: OutPath,
-    spec: SpecJson,
-    stains_spec: SpecJson = "{}",
-    store_spec: StoreJson = "{}",
-    learned: LearnedJson = "",
-    workers: Workers = 1,
-) -> None:
-    """Bring in a set of paired tiles made elsewhere, measured as our own."""
-    from hepipe.dataset.cases import IMPORTED
-    from hepipe.importers.aligned import open_aligned
-    from hepipe.importers.folder import open_folders
-    from hepipe.importers.pairs import import_tiles, sample_pixels
-    from hepipe.specs.imports import ImportSpec
-    from hepipe.specs.stains import StainsSpec
-    from hepipe.specs.tiling import StoreSpec
-    from hepipe.stores.cases import CaseStains, write_stains
-    from hepipe.stores.provenance import Provenance, digest
-    from hepipe.stores.tables import TILES, write_table
-    from hepipe.stores.tiles import TileWriter
-    from hepipe.tiling.cut import ARRAYS
-
-    wanted = ImportSpec.model_validate_json(spec)
-    staining, storing = StainsSpec.model_validate_json(stains_spec), StoreSpec.model_validate_json(store_spec)
-    found = open_folders(path, wanted) if wanted.kind == "folder" else open_aligned(path, wanted)
-    if found.dropped:
-        typer.echo(f"{len(found.dropped)} tiles without a partner are left out: {', '.join(found.dropped)}")
-    network = _learned(learned, tile_px=found.tile_px, mpp=wanted.mpp)
-    he, ihc = sample_pixels(found, staining.sample_tiles)
-    record = CaseStains(
-        case_id=IMPORTED,
-        he=_estimated(he, he, "he", staining),
-        ihc=_estimated(ihc, ihc, "ihc", staining),
-        provenance=Provenance(artefact="stains", subject=IMPORTED, spec=staining.model_dump(mode="json")),
-    )
-    provenance = Provenance(
-        artefact="tiles",
-        subject=IMPORTED,
-        spec=wanted.model_dump(mode="json", exclude={"path"}),
-        inputs={"stains": digest(record.model_dump(mode="json")), **_told_of(network)},
-    )
-    measures, dab_mask = _measures(record, wanted.section, network)
-    with TileWriter(
-        tiles,
-        provenance,
-        mpp=wanted.mpp,
-        tile_px=found.tile_px,
-        arrays=ARRAYS,
-        spec=storing,
-        key=digest(sorted([pair.tile_id, *pair.stamp] for pair in found.pairs)),
-    ) as store:
-        rows = import_tiles(found, wanted, measures=measures, dab_mask=dab_mask, store=store, workers=workers)
-        # The table first: a store in its place is not gone on with.
-        write_table(rows, index, TILES, provenance)
-        store.finish()
-    write_stains(stains, record)
-    _say_stains(record)
-    typer.echo(f"{len(rows)} tiles of {found.tile_px} px imported")
 
 
 def assemble(

@@ -7,6 +7,7 @@ from hepipe.cli.run import check_folder
 from hepipe.config import case_rows, decision_files, load_config, transforms_folder
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.models.catalog import check_run
+from hepipe.specs.imports import FILES as IMPORT_FILES
 
 
 def stop(error):
@@ -97,7 +98,9 @@ def landmark_option(wildcards):
 def stored_transform(wildcards):
     """The stored transform of a case, if it is there: a missing one is a verdict of register_case."""
     folder = TRANSFORMS[wildcards.dataset]
-    stored = None if folder is None else folder / "registered" / f"{wildcards.case}.zarr"
+    stored = (
+        None if folder is None else folder / "registered" / f"{wildcards.case}.zarr"
+    )
     return [str(stored)] if stored is not None and stored.is_dir() else []
 
 
@@ -177,7 +180,34 @@ def synth_number(wildcards):
 
 def import_spec(wildcards):
     """How an imported set reads, as JSON; where it lies stays out of artefacts."""
-    return CONFIG.datasets[wildcards.dataset].import_.model_dump_json(exclude={"path"})
+    return CONFIG.datasets[wildcards.dataset].import_.model_dump_json(
+        exclude=set(IMPORT_FILES)
+    )
+
+
+def import_kind(wildcards):
+    """What kind of set it is."""
+    return CONFIG.datasets[wildcards.dataset].import_.kind
+
+
+def import_lists(wildcards):
+    """The files that a person gives beside the set, by the option that takes them."""
+    spec = CONFIG.datasets[wildcards.dataset].import_
+    named = {name: getattr(spec, name) for name in IMPORT_FILES if name != "path"}
+    return {name: str(Path(CONFIG.data) / file) for name, file in named.items() if file}
+
+
+def import_inputs(wildcards):
+    """Those files: a changed list imports again."""
+    return list(import_lists(wildcards).values())
+
+
+def import_options(wildcards):
+    """Those files as options."""
+    return " ".join(
+        f"--{name} {shlex.quote(file)}"
+        for name, file in import_lists(wildcards).items()
+    )
 
 
 def import_folder(wildcards):

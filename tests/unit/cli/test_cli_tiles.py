@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hepipe.cli import stains, tiles
+from hepipe.cli import imports, stains, tiles
 from hepipe.dataset.card import read_card
 from hepipe.dataset.tiles import SplitTiles
 from hepipe.geometry import identity
@@ -26,6 +26,7 @@ from hepipe.tissue.regions import REGIONS
 app = typer.Typer()
 stains.register(app)
 tiles.register(app)
+imports.register(app)
 
 MPP = 2.0
 TILING = TilingSpec(mpp=MPP, tile_px=32).model_dump_json()
@@ -299,12 +300,8 @@ def test_cut_and_imported_tiles_carry_every_measurement_that_the_default_limits_
     vectors = {"HE": [(0.65, 0.7, 0.29), (0.2, 0.8, 0.55)], "IHC": [(0.65, 0.7, 0.29), (0.27, 0.57, 0.78)]}
     for stain, pair in vectors.items():
         paint(tmp_path / "theirs" / stain / "one.png", pair, seed=4)
-    imported = tmp_path / "imported.parquet"
-    run(
-        "import", "--path", tmp_path / "theirs", "--tiles", tmp_path / "imported.zarr", "--index", imported,
-        "--stains", tmp_path / "stains.json", "--spec", json.dumps({"kind": "folder", "mpp": MPP}),
-        "--stains-spec", StainsSpec().model_dump_json(),
-    )  # fmt: skip
+    run("import", "folder", tmp_path / "theirs", "--out", tmp_path / "results/theirs", "--mpp", MPP)
+    imported = tmp_path / "results/theirs/tiles/imported.parquet"
     for table in (folder.root / "tiles" / "c1.parquet", imported):
         row = read_table(table, TILES)[0]
         limited = getattr(QualitySpec().limits, row["section"]).keys()

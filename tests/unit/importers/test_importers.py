@@ -4,8 +4,9 @@ from PIL import Image
 
 from hepipe.errors import ConfigError
 from hepipe.importers.aligned import open_aligned
-from hepipe.importers.files import captured, read_scores, tiles_below
+from hepipe.importers.files import tiles_below
 from hepipe.importers.folder import open_folders
+from hepipe.importers.names import captured, read_scores
 from hepipe.importers.pairs import import_tiles, sample_pixels
 from hepipe.specs.imports import ImportSpec
 from hepipe.specs.stains import StainsSpec
@@ -63,7 +64,10 @@ def test_a_missing_partner_stops_the_import_and_is_named(bci):
         open_folders(bci, SPEC)
     tiles = open_folders(bci, SPEC.model_copy(update={"allow_missing": True}))
     assert len(tiles.pairs) == 2
-    assert tiles.dropped == ("test/00002_test_0 (no IHC)", "test/zz (no HE)")
+    assert [(pair.tile_id, pair.he is None, pair.problem) for pair in tiles.dropped] == [
+        ("test/00002_test_0", False, "no partner"),
+        ("test/zz", True, "no partner"),
+    ]
 
 
 def test_the_format_is_told_by_the_bytes(tmp_path):
