@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hepipe.metrics.catalog import METRICS
 from hepipe.report import sections
+from hepipe.report.filters import filters
 from hepipe.report.gather import Gathered, gather
 from hepipe.report.html import join, tag
 from hepipe.report.leaderboard import SECONDARY, board
@@ -63,6 +64,7 @@ def render(found: Gathered, boards: sections.Boards) -> str:
         ("gallery", "Galleries", sections.galleries(found)),
         ("stain", "Stain per case", sections.per_case(found)),
         ("cases", "Cases and registration", sections.cases(found)),
+        ("filters", "Filters", filters(found)),
         ("tiles", "Tiles and DAB masks", sections.tiles(found)),
         ("training", "Training", sections.training(found)),
         ("provenance", "Provenance", sections.provenance(found, benchmark_times(found.results))),

@@ -231,7 +231,7 @@ def _iod(run: str, scores: RunScores) -> Html:
     for place, her2 in enumerate(scores.her2):
         pair = (float(scores.tiles["iod_real"][place]) / 1e3, float(scores.tiles["iod_fake"][place]) / 1e3)
         groups.setdefault("score unknown" if her2 is None else f"HER2 {her2}", []).append(pair)
-    chart = scatter(dict(sorted(groups.items())), x_label="real IHC, summed DAB (10³ OD·px)", y_label="virtual")
+    chart = scatter(dict(sorted(groups.items())), x_label="real IHC, summed DAB index (10³ OD·px)", y_label="virtual")
     concordance = scores.of_set.get("iod_ccc", math.nan)
     caption = f"{run}: a dot per tile, on the line when virtual equals real; concordance {number(concordance)}."
     return figure(chart, caption) if chart.markup else Html("")
@@ -438,10 +438,7 @@ def tiles(found: Gathered) -> Html:
     parts: list[Content] = []
     for dataset in found.datasets:
         sheet = contact_sheet(dataset)
-        if dataset.reasons:
-            rows: list[list[Content]] = [[reason, count] for reason, count in dataset.reasons.items()]
-            parts.append(join([tag("h3", dataset.name), table(["dropped because", "tiles"], rows)]))
-        elif sheet.markup:
+        if sheet.markup:
             parts.append(tag("h3", dataset.name))
         parts.append(sheet)
         try:
