@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from hepipe.dataset.cases import IMPORTED, INSIDE, CaseTiles
 from hepipe.dataset.curation import Curated
 from hepipe.dataset.fingerprint import fingerprint, mixed_versions
 from hepipe.dataset.splits import SPLITS, Patient, assign
-from hepipe.sheet import Score
+from hepipe.errors import ConfigError
 from hepipe.specs.dataset import SplitsSpec
 from hepipe.status import CaseStatus, review
 from hepipe.stores.provenance import Provenance
@@ -36,7 +37,8 @@ def assemble(
     kept = {case.case_id: [] if case.held else passed[case.case_id] for case in cases}
     used = {case_id: [tile for tile in tiles if tile["place"] == INSIDE] for case_id, tiles in kept.items()}
     patients = _patients([case for case in cases if case.case_id != IMPORTED], used)
-    chosen, warnings = assign(patients, spec)
+    division = assign(patients, spec)
+    chosen, warnings = division.splits, list(division.warnings)
     rows = []
     for case in cases:
         # Without a tile to train or test on a patient has no split, and tiles from beside the tumour none to lie in.
@@ -96,22 +98,27 @@ def assemble(
     return rows, card
 
 
-def _patients(cases: Sequence[CaseTiles], kept: Mapping[str, Sequence[object]]) -> list[Patient]:
+def _patients(cases: Sequence[CaseTiles], kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Patient]:
     """Patients with at least one kept tile; the others need no split."""
-    found: dict[str, Patient] = {}
+    found: dict[str, list[CaseTiles]] = {}
     for case in cases:
-        if not kept[case.case_id]:
-            continue
-        own = frozenset[Score]() if case.her2_score is None else frozenset({case.her2_score})
-        patient_id = str(case.patient_id)
-        before = found.get(patient_id, Patient(patient_id, 0, frozenset(), None))
-        found[patient_id] = Patient(
-            patient_id,
-            before.tiles + len(kept[case.case_id]),
-            before.scores | own,
-            before.fixed or case.fixed,
-        )
-    return list(found.values())
+        if kept[case.case_id]:
+            found.setdefault(str(case.patient_id), []).append(case)
+    patients = []
+    for patient_id, own in found.items():
+        tiles = [tile for case in own for tile in kept[case.case_id]]
+        dab = [tile.get("measurements", {}).get("dab_frac") for tile in tiles]
+        known = [value for value in dab if value is not None and math.isfinite(value)]
+        fixed = sorted({case.fixed for case in own if case.fixed is not None})
+        if len(fixed) > 1:
+            raise ConfigError(
+                f"patient {patient_id} is fixed to {' and to '.join(fixed)} by column split of the sheet; one patient "
+                "is in one split: give all its rows the same word, or none"
+            )
+        scores = frozenset(case.her2_score for case in own if case.her2_score is not None)
+        mean = math.fsum(known) / len(known) if known else None
+        patients.append(Patient(patient_id, len(tiles), scores, fixed[0] if fixed else None, mean))
+    return patients
 
 
 def _held_back(held: Mapping[str, int]) -> list[str]:

@@ -15,11 +15,20 @@ Split = Literal["train", "val", "test"]
 class SplitsSpec(Spec):
     """How patients are divided."""
 
-    revision: Literal[1] = 1
+    revision: Literal[2] = 2
     shares: Mapping[Split, float] = Field(
         {"train": 0.6, "val": 0.2, "test": 0.2}, description="Wanted shares of tiles."
     )
     seed: int = Field(1, ge=0)
+    folds: int | None = Field(
+        None, ge=3, le=20, description="Grouped k-fold in place of `shares`: a run with `fold: i` tests on fold i."
+    )
+    near_bits: int = Field(
+        6, ge=0, le=7, description="Tiles of two splits are near-duplicates up to so many of 63 bits apart."
+    )
+    near_duplicates: Literal["fail", "warn"] = Field(
+        "fail", description="warn: near-duplicates that somebody has looked at are flagged and stop nothing."
+    )
 
     @field_validator("shares")
     @classmethod
