@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from hepipe.dataset.cases import INSIDE, CaseTiles
 from hepipe.dataset.curation import CardCuration
 from hepipe.dataset.fingerprint import Fingerprint
+from hepipe.dataset.terms import Terms
 from hepipe.errors import StoreError
 from hepipe.sheet import SCORES, Score
 from hepipe.specs.base import Spec
@@ -60,6 +61,12 @@ class DatasetCard(Spec):
     cases: tuple[CardCase, ...]
     splits: Mapping[Split, CardSplit]
     curation: CardCuration | None = Field(None, description="None where no person has decided anything.")
+    imported: Mapping[str, Any] | None = Field(
+        None, description="What an import said: counts found and expected, how it is divided, how files are kept."
+    )
+    terms: tuple[Terms, ...] = Field(
+        (), description="Of the imported sets; whatever is made of the tiles inherits all."
+    )
     warnings: tuple[str, ...]
     provenance: Provenance
 

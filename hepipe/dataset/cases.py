@@ -45,6 +45,7 @@ class CaseTiles:
         decoded: Stain to who decodes its slide, and into which colours.
         stains: Digest of the stain vectors and white points.
         versions: Stage to the version of hepipe that it ran with.
+        told: What an import said of its set: counts, division, warnings, terms; empty for a case of slides.
     """
 
     case_id: str
@@ -64,6 +65,7 @@ class CaseTiles:
     decoded: Mapping[str, str] = field(default_factory=dict)
     stains: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_case(folder: Path, case_id: str) -> CaseTiles:
@@ -98,6 +100,7 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
             alignment=alignment,
             stains=vectors,
             versions=_versions(stages),
+            told=of_tiles.told,
         )
     checked = read_checked(folder / "checked" / f"{case_id}.json")
     registered = read_registered(folder / "registered" / f"{case_id}.zarr")

@@ -11,6 +11,7 @@ from hepipe.dataset.cases import IMPORTED, INSIDE, CaseTiles
 from hepipe.dataset.curation import Curated
 from hepipe.dataset.fingerprint import fingerprint, mixed_versions
 from hepipe.dataset.splits import SPLITS, Patient, assign
+from hepipe.dataset.terms import merged_terms, told_terms
 from hepipe.errors import ConfigError
 from hepipe.specs.dataset import SplitsSpec
 from hepipe.status import CaseStatus, review
@@ -60,10 +61,12 @@ def assemble(
         for case in cases
         if case.case_id != IMPORTED
     ]
+    imported: dict[str, Any] | None = None
     for case in cases:
         if case.case_id == IMPORTED:
             described += imported_cases(case)
             warnings += _import_warnings(case)
+            imported = {key: value for key, value in case.told.items() if key not in ("terms", "warnings")}
     warnings += curated.warnings
     warnings += _held_back(held)
     warnings += _pixels_shared(rows)
@@ -86,6 +89,8 @@ def assemble(
         cases=tuple(sorted(described, key=lambda case: case.case_id)),
         splits={split: card_split([row for row in rows if row["split"] == split]) for split in SPLITS},
         curation=curated.card,
+        imported=imported,
+        terms=merged_terms(*(told_terms(case.told) for case in cases)),
         warnings=tuple(warnings if rows else ["no tile is kept in any case", *warnings]),
         provenance=Provenance(
             artefact="dataset",
@@ -131,10 +136,10 @@ def _held_back(held: Mapping[str, int]) -> list[str]:
 
 
 def _import_warnings(imported: CaseTiles) -> list[str]:
-    warnings = []
+    warnings = list(imported.told.get("warnings", ()))
     unknown = sum(tile["case_id"] is None for tile in imported.tiles)
     if unknown:
-        warnings.append(f"cases unknown for {unknown} imported tiles: no interval over cases, no new split")
+        warnings.append(f"cases unknown for {unknown} imported tiles: interval not computed, no new split")
     splits: dict[str, set[str]] = {}
     for tile in imported.tiles:
         if tile["case_id"] is not None:

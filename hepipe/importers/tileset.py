@@ -212,9 +212,6 @@ def tile_set(
         told.facts["quartered"] = "four tiles of each, in the split of their parent, whose name they keep"
     if told.skipped:
         told.facts["skipped"] = dict(sorted(told.skipped.items()))
-    unknown = sum(pair.facts.case_id is None for pair in pairs)
-    if unknown:
-        told.warnings.append(f"cases unknown for {unknown:,} of {len(pairs):,} pairs: interval not computed")
     terms = Terms(source_set=spec.kind, line=told.terms, texts=licence_texts(root))
     said = {
         "set": spec.kind,
