@@ -102,6 +102,13 @@ def test_a_changed_limit_grades_again_and_cuts_nothing(finished, base):
     assert not planned.keys() & {"tile_case", "import_tiles", "register_case", "find_tissue", "check_slides"}
 
 
+def test_a_network_of_the_users_cuts_again_and_registers_nothing(finished, base):
+    network = {"file": "net.onnx", "sha256": "0" * 64, "mpp": 1.5, "classes": ["tissue", "fold"], "drop": {"fold": 0.1}}
+    planned = finished.planned(changed(base, "quality.learned", network))
+    assert planned["tile_case"] == 11
+    assert not planned.keys() & {"register_case", "find_tissue", "estimate_stains", "check_slides"}
+
+
 def test_a_changed_grid_cuts_again_and_registers_nothing(finished, base):
     planned = finished.planned(changed(base, "tiling.overlap_px", 16))
     assert planned["tile_case"] == 11

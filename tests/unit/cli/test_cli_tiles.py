@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -5,13 +6,16 @@ import cv2
 import numpy as np
 import pytest
 import typer
+from onnx_writer import convolution
 from typer.testing import CliRunner
 
 from hepipe.cli import imports, stains, tiles
 from hepipe.dataset.card import read_card
 from hepipe.dataset.tiles import SplitTiles
 from hepipe.geometry import identity
+from hepipe.quality.funnel import read_funnel
 from hepipe.slides.pyramid import PyramidSlide
+from hepipe.specs.learned import LearnedSpec
 from hepipe.specs.quality import LimitsSpec, QualitySpec
 from hepipe.specs.stains import StainsSpec
 from hepipe.specs.tiling import TilingSpec
@@ -19,7 +23,7 @@ from hepipe.status import failed, review
 from hepipe.stores.arrays import write_registered, write_tissue
 from hepipe.stores.cases import CheckedCase, SlideFacts, read_checked, read_stains, write_checked
 from hepipe.stores.provenance import Provenance
-from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table
+from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table, write_table
 from hepipe.stores.tiles import TileStore
 from hepipe.tissue.regions import REGIONS
 
@@ -106,22 +110,22 @@ class Folder:
             root / "registered" / f"{case_id}.zarr", "--tissue", root / "tissue" / f"{case_id}.zarr",
         ]  # fmt: skip
 
-    def chain(self, case_id: str, *, workers: int = 1) -> str:
+    def chain(self, case_id: str, *, workers: int = 1, quality: str = OPEN, learned: str = "") -> str:
         root = self.root
         stains = root / "stains" / f"{case_id}.json"
         index = root / "tiles" / f"{case_id}.parquet"
         said = run("stains", "estimate", *self.inputs(case_id), "--stains", stains)
         said += run(
             "tile", *self.inputs(case_id), "--stains", stains, "--tiles", root / "tiles" / f"{case_id}.zarr",
-            "--index", index, "--spec", TILING, "--workers", workers,
+            "--index", index, "--spec", TILING, "--workers", workers, "--learned", learned,
         )  # fmt: skip
         verdict = root / "verdict" / f"{case_id}.parquet"
-        return said + run("grade", "--index", index, "--verdict", verdict, "--spec", OPEN)
+        return said + run("grade", "--index", index, "--verdict", verdict, "--spec", quality)
 
     def assemble(self, *cases: str) -> str:
         return run(
             "assemble", "--folder", self.root, "--cases", ",".join(cases), "--index", self.root / "index.parquet",
-            "--card", self.root / "dataset.json",
+            "--card", self.root / "dataset.json", "--funnel", self.root / "funnel.json",
         )  # fmt: skip
 
 
@@ -336,3 +340,69 @@ def test_a_review_of_the_registration_counts_under_an_earlier_doubt_about_the_sl
         folder.chain("c2")
         folder.assemble("c2")
         assert read_card(folder.root / "dataset.json").cases[0].n_held == held
+
+
+def split_network(root: Path) -> LearnedSpec:
+    """A network that calls a px ink where it is darker than 100 of 255 in red."""
+    weights, bias = np.zeros((2, 3, 1, 1), np.float32), np.array([0.0, 100 / 255], np.float32)
+    weights[0, 0], weights[1, 0] = 0.5, -0.5
+    content = convolution(weights, bias)
+    (root / "ink.onnx").write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return LearnedSpec(
+        file="ink.onnx", sha256=sha256, mpp=MPP, classes=("tissue", "ink"), drop={"ink": 0.1}, stains=("he",)
+    )
+
+
+def test_a_network_of_the_users_measures_tiles_and_the_funnel_says_what_its_limit_drops(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEPIPE_WEIGHTS", str(tmp_path))
+    network = split_network(tmp_path)
+    tables = {}
+    for name, learned in (("without", ""), ("with", network.model_dump_json(exclude={"drop"}))):
+        folder.chain("c1", learned=learned)
+        tables[name] = read_table(folder.root / "tiles/c1.parquet", TILES)
+        made = read_provenance(folder.root / "tiles/c1.parquet")
+        assert made.inputs.get("learned") == (network.sha256 if learned else None)
+    ink = [row["measurements"]["learned_ink_he"] for row in tables["with"]]
+    reds = [tile[..., 0] for tile in map(TileStore(folder.root / "tiles/c1.zarr").read, ["he"] * 9, range(9))]
+    assert ink == [pytest.approx((red < 100).mean(), abs=0.002) for red in reds]
+    assert min(ink) < max(ink)
+    # All else is as it was: the network stands beside the other measurements.
+    for plain, row in zip(tables["without"], tables["with"], strict=True):
+        assert row["he_sha256"] == plain["he_sha256"]
+        assert plain["measurements"].items() <= row["measurements"].items()
+    limit = round(float(np.median(ink)), 4)
+    strict = json.loads(OPEN) | {"learned": json.loads(network.model_dump_json()) | {"drop": {"ink": limit}}}
+    folder.chain("c1", learned=network.model_dump_json(exclude={"drop"}), quality=json.dumps(strict))
+    folder.assemble("c1")
+    (case,) = read_funnel(folder.root / "funnel.json").cases
+    steps = {step.name: step for step in case.steps}
+    assert steps["learned_ink_he"].dropped == sum(share > limit for share in ink) > 0
+    told = read_provenance(folder.root / "tiles/c1.parquet").told
+    assert (steps["cells"].left, steps["glass"].left) == (told["n_cells"], told["n_tissue"])
+    assert (
+        steps["kept"].left
+        == len(read_table(folder.root / "index.parquet", INDEX))
+        == 9 - steps["learned_ink_he"].dropped
+    )
+
+
+def test_the_card_warns_of_a_filter_that_drops_one_score_more_than_the_others(folder):
+    folder.case("c2", "0", seed=2)
+    for case_id in ("c1", "c2"):
+        folder.chain(case_id)
+    path = folder.root / "verdict/c1.parquet"
+    made = read_provenance(path)
+    blurred = [
+        {**row, "keep": False, "reason": "blur_ihc", "flags": ["blur_ihc"]} if at < 8 else row
+        for at, row in enumerate(read_table(path, VERDICTS))
+    ]
+    limits = {"restained": {"blur_ihc": {"max": 0.7}}, "consecutive": {}}
+    write_table(blurred, path, VERDICTS, made.model_copy(update={"spec": {**made.spec, "limits": limits}}))
+    said = " ".join(folder.assemble("c1", "c2").split())
+    told = "filter blur_ihc drops 89% of the 3+ tiles and 0% of the others (restained pairs), in 1 of its 1 cases"
+    assert f"warning: {told}" in said
+    assert any(warning.startswith(told) for warning in read_card(folder.root / "dataset.json").warnings)
+    funnel = read_funnel(folder.root / "funnel.json")
+    assert [case.alarms for case in funnel.cases] == [("blur_ihc",), ()]
+    assert funnel.provenance.inputs == {"fingerprint": read_card(folder.root / "dataset.json").fingerprint}

@@ -2,6 +2,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from onnx_writer import block, convolution, number
 from pydantic import ValidationError
 
 from hepipe.errors import ConfigError, WeightsError
@@ -13,54 +14,11 @@ from hepipe.specs.quality import QualitySpec
 RED, GREEN, BLUE = (200, 20, 20), (20, 200, 20), (20, 20, 200)
 
 
-def varint(number):
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
-
-
-def number(field, value):
-    return varint(field << 3) + varint(value)
-
-
-def block(field, content):
-    content = content.encode() if isinstance(content, str) else content
-    return varint(field << 3 | 2) + varint(len(content)) + content
-
-
-def tensor(name, values):
-    shape = b"".join(number(1, side) for side in values.shape)
-    return shape + number(2, 1) + block(8, name) + block(9, np.ascontiguousarray(values, "<f4").tobytes())
-
-
 def outside_tensor(name, shape, path):
     """Values that stand in another file."""
     entries = {"location": path, "offset": "0", "length": str(4 * int(np.prod(shape)))}
     pairs = b"".join(block(13, block(1, key) + block(2, value)) for key, value in entries.items())
     return b"".join(number(1, side) for side in shape) + number(2, 1) + block(8, name) + pairs + number(14, 1)
-
-
-def named(name, shape):
-    sides = b"".join(block(1, number(1, side) if isinstance(side, int) else block(2, side)) for side in shape)
-    return block(1, name) + block(2, block(1, number(1, 1) + block(2, sides)))
-
-
-def onnx(weights, bias, *, op="Conv", stride=1, initial=None, inputs=("x", "w", "b")):
-    """The bytes of an ONNX model of one convolution, as torch would write them (opset 13)."""
-    numbers = {"kernel_shape": weights.shape[2:], "strides": (stride, stride)}
-    attributes = b"".join(
-        block(5, block(1, key) + b"".join(number(8, value) for value in values) + number(20, 7))
-        for key, values in numbers.items()
-    )
-    node = b"".join(block(1, name) for name in inputs) + block(2, "y") + block(4, op)
-    node += attributes if op == "Conv" else b""
-    graph = block(1, node) + block(2, "g") + block(5, initial or tensor("w", weights)) + block(5, tensor("b", bias))
-    sides = ("n", "h", "w")
-    graph += block(11, named("x", (sides[0], weights.shape[1], *sides[1:])))
-    graph += block(12, named("y", (sides[0], weights.shape[0], *sides[1:])))
-    return number(1, 8) + block(7, graph) + block(8, block(1, "") + number(2, 13))
 
 
 def by_color(side=1):
@@ -102,7 +60,7 @@ PLAIN = np.full((64, 64, 3), RED, np.uint8)
 
 
 def test_shares_are_those_of_the_classes_in_each_stain(network):
-    measured = network(onnx(*by_color()))(striped(), PLAIN, 0.5)
+    measured = network(convolution(*by_color()))(striped(), PLAIN, 0.5)
     assert measured == {
         "learned_tissue_he": 0.25,
         "learned_fold_he": 0.25,
@@ -114,7 +72,7 @@ def test_shares_are_those_of_the_classes_in_each_stain(network):
 
 
 def test_a_network_of_one_stain_measures_that_stain_alone(network):
-    measured = network(onnx(*by_color()), stains=["he"])(striped(), PLAIN, 0.5)
+    measured = network(convolution(*by_color()), stains=["he"])(striped(), PLAIN, 0.5)
     assert set(measured) == {"learned_tissue_he", "learned_fold_he", "learned_pen_he"}
 
 
@@ -123,7 +81,7 @@ def test_a_network_of_one_stain_measures_that_stain_alone(network):
     [(2.0, {"multiple": 32}), (0.25, {"multiple": 1}), (0.5, {"px": 128}), (0.5, {"px": 24}), (1.5, {"px": 32})],
 )
 def test_resolution_padding_and_windows_leave_the_shares(network, mpp, given):
-    learned = network(onnx(*by_color()), mpp=mpp, tile_px=96, input=given)
+    learned = network(convolution(*by_color()), mpp=mpp, tile_px=96, input=given)
     measured = learned(striped(96), striped(96, 0.0, 1.0), 0.5)
     assert measured["learned_fold_he"] == pytest.approx(0.25, abs=0.03)
     assert measured["learned_pen_he"] == pytest.approx(0.5, abs=0.03)
@@ -131,7 +89,7 @@ def test_resolution_padding_and_windows_leave_the_shares(network, mpp, given):
 
 
 def test_an_output_on_a_coarser_grid_is_read_too(network):
-    measured = network(onnx(*by_color(4), stride=4))(striped(), PLAIN, 0.5)
+    measured = network(convolution(*by_color(4), stride=4))(striped(), PLAIN, 0.5)
     assert [measured[f"learned_{name}_he"] for name in ("tissue", "fold", "pen")] == [0.25, 0.25, 0.5]
 
 
@@ -144,18 +102,18 @@ def test_pixels_are_prepared_as_the_section_says(network):
     tile = striped()
     share = {}
     for order in ("rgb", "bgr"):
-        learned = network(onnx(weights, bias), input={"order": order, "range": [-1, 1], "mean": [-0.2, 0, 0]})
+        learned = network(convolution(weights, bias), input={"order": order, "range": [-1, 1], "mean": [-0.2, 0, 0]})
         share[order] = learned(tile, PLAIN, 0.5)["learned_fold_he"]
     # Red 200 is 0.57 + 0.2 in range -1 to 1; the first channel of bgr is blue, the half of the tile.
     assert (share["rgb"], share["bgr"]) == (0.25, 0.5)
-    scaled = network(onnx(weights, bias), input={"range": [-1, 1], "mean": [-0.2, 0, 0], "std": [2, 1, 1]})
+    scaled = network(convolution(weights, bias), input={"range": [-1, 1], "mean": [-0.2, 0, 0], "std": [2, 1, 1]})
     assert scaled(tile, PLAIN, 0.5)["learned_fold_he"] == 0.0
 
 
 def test_threads_share_one_network(network):
     from concurrent.futures import ThreadPoolExecutor
 
-    learned = network(onnx(*by_color()))
+    learned = network(convolution(*by_color()))
     tiles = [striped(green=part / 16, blue=0.25) for part in range(8)] * 4
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda tile: learned(tile, PLAIN, 0.5)["learned_fold_he"], tiles))
@@ -163,7 +121,7 @@ def test_threads_share_one_network(network):
 
 
 def test_its_shares_drop_tiles_like_any_other_measurement(network):
-    content = onnx(*by_color())
+    content = convolution(*by_color())
     learned = network(content)
     spec = QualitySpec.model_validate(
         {
@@ -184,8 +142,8 @@ def test_its_shares_drop_tiles_like_any_other_measurement(network):
 
 
 def test_what_stands_in_provenance_changes_with_the_measurements_alone(network):
-    plain, dropping = network(onnx(*by_color())), network(onnx(*by_color()), drop={"fold": 0.05})
-    finer = network(onnx(*by_color()), mpp=1.0)
+    plain, dropping = network(convolution(*by_color())), network(convolution(*by_color()), drop={"fold": 0.05})
+    finer = network(convolution(*by_color()), mpp=1.0)
     assert plain.inputs == dropping.inputs
     assert plain.inputs["learned"] == finer.inputs["learned"] == plain.spec.sha256
     assert plain.inputs["learned_settings"] != finer.inputs["learned_settings"]
@@ -213,7 +171,7 @@ def test_a_mistake_in_the_section_is_named(over, said):
 
 
 def test_the_file_must_be_in_the_weights_folder_and_be_the_one_named(tmp_path, network):
-    content = onnx(*by_color())
+    content = convolution(*by_color())
     spec = section(content)
     with pytest.raises(WeightsError, match=r"weights file 'net.onnx': not in"):
         Learned(spec, tile_px=64, mpp=0.5, folder=tmp_path / "empty")
@@ -230,10 +188,12 @@ def test_a_network_that_keeps_tensors_elsewhere_is_refused(tmp_path, network):
     secret.write_bytes(np.ones(9, np.float32).tobytes())
     weights, bias = by_color()
     with pytest.raises(ConfigError, match=r"net.onnx: keeps tensors in other files"):
-        network(onnx(weights, bias, initial=outside_tensor("w", weights.shape, str(secret))))
+        network(convolution(weights, bias, initial=outside_tensor("w", weights.shape, str(secret))))
 
 
-@pytest.mark.parametrize("content", [b"", b"no network at all", onnx(*by_color())[:60], onnx(*by_color(), op="Blur")])
+@pytest.mark.parametrize(
+    "content", [b"", b"no network at all", convolution(*by_color())[:60], convolution(*by_color(), op="Blur")]
+)
 def test_a_file_that_opencv_cannot_run_is_a_clear_error(network, content):
     with pytest.raises(ConfigError, match=r"quality.learned: net.onnx: OpenCV .* cannot run it"):
         network(content)
@@ -241,13 +201,13 @@ def test_a_file_that_opencv_cannot_run_is_a_clear_error(network, content):
 
 def test_an_output_of_another_shape_is_a_clear_error(network):
     with pytest.raises(ConfigError, match=r"shape \[1, 3, 64, 64\] for 64 × 64 px; \[1, 2 \(one for each of classes\)"):
-        network(onnx(*by_color()), classes=["tissue", "fold"])
+        network(convolution(*by_color()), classes=["tissue", "fold"])
     with pytest.raises(ConfigError, match=r"or both sides a whole factor less"):
-        network(onnx(*by_color(3)))
+        network(convolution(*by_color(3)))
     with pytest.raises(ConfigError, match="no numbers"):
-        network(onnx(*by_color(), op="Log", inputs=("x",)), input={"range": [-2, -1]})
+        network(convolution(*by_color(), op="Log", inputs=("x",)), input={"range": [-2, -1]})
 
 
 def test_a_resolution_that_cannot_be_meant_is_a_clear_error(network):
     with pytest.raises(ConfigError, match="is mpp right"):
-        network(onnx(*by_color()), tile_px=4096, mpp=0.01)
+        network(convolution(*by_color()), tile_px=4096, mpp=0.01)
