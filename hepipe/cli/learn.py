@@ -73,11 +73,20 @@ def predict(
     """Stain the H&E tiles of one split virtually."""
     from typing import cast, get_args
 
+    from hepipe.dataset.normalize import told_normalization
     from hepipe.dataset.tiles import SplitTiles
     from hepipe.errors import ConfigError
     from hepipe.inference.tiles import crop_of, predict_split
     from hepipe.models.catalog import find_entry
-    from hepipe.models.finished import build_method, device_of, file_sha256, load_parts, load_state, read_state
+    from hepipe.models.finished import (
+        build_method,
+        device_of,
+        file_sha256,
+        load_parts,
+        load_state,
+        read_finished_provenance,
+        read_state,
+    )
     from hepipe.models.resolved import read_resolved
     from hepipe.specs.dataset import Split
     from hepipe.specs.training import EvaluationSpec
@@ -87,7 +96,9 @@ def predict(
         raise ConfigError(f"--split {split}: {', '.join(get_args(Split))} expected")
     run = read_resolved(config)
     evaluation = EvaluationSpec.model_validate_json(spec)
-    tiles = SplitTiles(index, cast(Split, split), mpp=run.training.mpp)
+    told = read_finished_provenance(model).told
+    normalization = told_normalization(told, run.training.normalize, what=model.name)
+    tiles = SplitTiles(index, cast(Split, split), mpp=run.training.mpp, normalization=normalization)
     entry = find_entry(run.model, where=f"runs.{run.name}.model")
     crop_px = crop_of(entry, run.preset, side_px=tiles.side_px, wanted_px=evaluation.tile_px) if tiles.rows else 0
     if not tiles.rows:
@@ -105,6 +116,7 @@ def predict(
                 subject=run.name,
                 spec={"crop_px": crop_px, "batch_size": evaluation.batch_size, "mpp": tiles.mpp, "split": split},
                 inputs={"model": file_sha256(model), "config": run.digest},
+                told={} if normalization is None else {"normalization": normalization.model_dump(mode="json")},
             ),
             crop_px=crop_px,
             batch_size=evaluation.batch_size,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from hepipe.dataset.normalize import find_normalization
 from hepipe.dataset.tiles import Sampler, SplitTiles
 from hepipe.errors import StoreError
 from hepipe.models.finished import build_method, device_of, file_sha256, load_parts, write_finished
@@ -46,6 +47,9 @@ def train_run(
     choice = find_choice(spec.select, crop_px=spec.crop_px, where=f"runs.{run.name}.training")
     parts = load_parts(run, part_folders, training=True)
     tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb)
+    normalization = find_normalization(spec.normalize, tiles.cases, tiles.case_pixels)
+    if normalization is not None:
+        tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb, normalization=normalization)
     sampler = Sampler(
         tiles,
         batch_size=spec.batch_size,
@@ -57,7 +61,7 @@ def train_run(
         rank=rank(),
         n_ranks=n_ranks(),
     )
-    held_out = SplitTiles(index, "val", mpp=spec.mpp, cache_mb=spec.cache_mb)
+    held_out = SplitTiles(index, "val", mpp=spec.mpp, cache_mb=spec.cache_mb, normalization=normalization)
     if not held_out.rows and choice is not None:
         raise StoreError(
             f"split val holds no tile, so {spec.select.metric} cannot choose the checkpoint of run {run.name}; "
@@ -90,7 +94,12 @@ def train_run(
     )
     if rank() == 0:
         provenance = Provenance(
-            artefact="model", subject=run.name, spec=run.model_dump(mode="json", exclude={"provenance"}), inputs=inputs
+            artefact="model",
+            subject=run.name,
+            spec=run.model_dump(mode="json", exclude={"provenance"}),
+            inputs=inputs,
+            # With the weights, so that wherever they go the H&E can be shown to them in the same colours.
+            told={} if normalization is None else {"normalization": normalization.model_dump(mode="json")},
         )
         write_finished(model, state, provenance)
         made = {**inputs, "model": file_sha256(model)}
