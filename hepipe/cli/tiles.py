@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -272,41 +271,21 @@ def _told_of(network: Learned | None) -> dict[str, str]:
 
 def _measures(record: CaseStains, section: Section, network: Learned | None = None) -> tuple[list[Measure], DabMask]:
     """Every measurement of a tile of this kind of section, and the DAB mask, with the stains of the case bound in."""
-    from hepipe.quality.blur import blur
-    from hepipe.quality.crease import crease
-    from hepipe.quality.doubling import doubling
-    from hepipe.quality.loss import loss
-    from hepipe.quality.misalignment import misalignment, same_section_misalignment
-    from hepipe.quality.pen import pen
-    from hepipe.quality.rim import rim
-    from hepipe.quality.shade import shade
-    from hepipe.quality.stain import stain_amounts
+    from hepipe.quality.measures import measures_of
     from hepipe.specs.stains import StainsSpec
     from hepipe.stains.dab import tile_mask
     from hepipe.stains.deconvolution import Separator
     from hepipe.stains.matrices import stain_matrix
 
-    assert record.he is not None
     assert record.ihc is not None
     spec = StainsSpec.model_validate(record.provenance.spec)
-    of_he = Separator(stain_matrix(record.he.first, record.he.second), record.he.white)
-    of_ihc = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white)
-    blue_of_he, blue_of_ihc = (
-        Separator(stain_matrix(one.first, one.second), one.white, stains=(0,)) for one in (record.he, record.ihc)
-    )
     of_dab = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white, stains=(1,))
 
     def mask(ihc: np.ndarray, mpp: float, measured: Mapping[str, float]) -> np.ndarray:
         return tile_mask(ihc, mpp=mpp, spec=spec, of_dab=of_dab, shift_um=measured.get("shift_um", math.nan))
 
-    amounts = functools.partial(stain_amounts, of_he=of_he, of_ihc=of_ihc, thresholds_od=spec.dab_thresholds_od)
-    lost = functools.partial(loss, white_he=of_he.white, white_ihc=of_ihc.white)
-    shaded = functools.partial(shade, white_he=of_he.white, white_ihc=of_ihc.white)
-    off: Measure = misalignment
-    if section == "restained":
-        off = functools.partial(same_section_misalignment, of_he=blue_of_he, of_ihc=blue_of_ihc)
-    own = [] if network is None else [network]
-    return [lost, pen, crease, rim, shaded, blur, doubling, off, amounts, *own], mask
+    measures: list[Measure] = measures_of(record, section, thresholds_od=spec.dab_thresholds_od)
+    return [*measures, *([] if network is None else [network])], mask
 
 
 def _say_stains(record: CaseStains) -> None:

@@ -1,4 +1,4 @@
-"""Glass, and tissue that is missing in one of the two stains."""
+"""Tissue that is missing in one of the two stains: torn, folded away or washed off."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from hepipe.quality.pixels import disk, shrink, tissue_mask, total_od
+from hepipe.quality.white import glass
 from hepipe.stains.deconvolution import WHITE
 
 WORK_MPP = 4.0
 REACH_UM = 16.0
-"""Gaps narrower than this on one side only are swelling, not loss."""
+"""Of the next section: gaps narrower than twice this on one side only are its own clefts and swelling, not loss."""
+SAME_SECTION_REACH_UM = 5.0
+"""Of the same section stained again: its clefts are the same, and registration is off by less."""
 
 
 def loss(
@@ -23,8 +26,9 @@ def loss(
     *,
     white_he: Sequence[float] = WHITE,
     white_ihc: Sequence[float] = WHITE,
+    reach_um: float = REACH_UM,
 ) -> Mapping[str, float]:
-    """`white_frac_*`: share of the tile that is glass; `lost_frac_*`: tissue in the other stain, glass in this one.
+    """`lost_frac_he`, `lost_frac_ihc`: share of the tile that is tissue in the other stain and bare glass in this one.
 
     Args:
         he: H&E tile.
@@ -32,16 +36,16 @@ def loss(
         mpp: Of both.
         white_he: White point of the H&E slide; unstained tissue is hardly darker than glass, so it matters.
         white_ihc: White point of the IHC slide.
+        reach_um: How far from anything on this slide a place must lie to count as lost.
     """
-    small, work_mpp = shrink(he, mpp, WORK_MPP)
-    in_he = tissue_mask(total_od(small, white_he), work_mpp)
-    in_ihc = tissue_mask(total_od(shrink(ihc, mpp, WORK_MPP)[0], white_ihc), work_mpp)
-    reach = disk(REACH_UM / work_mpp)
-    grown_he = cv2.dilate(in_he.astype(np.uint8), reach).astype(bool)
-    grown_ihc = cv2.dilate(in_ihc.astype(np.uint8), reach).astype(bool)
-    return {
-        "white_frac_he": 1 - float(in_he.mean()),
-        "white_frac_ihc": 1 - float(in_ihc.mean()),
-        "lost_frac_he": float((in_ihc & ~grown_he).mean()),
-        "lost_frac_ihc": float((in_he & ~grown_ihc).mean()),
-    }
+    small_he, work_mpp = shrink(he, mpp, WORK_MPP)
+    small_ihc, _ = shrink(ihc, mpp, WORK_MPP)
+    reach = disk(reach_um / work_mpp)
+    shares = {}
+    for stain, this, white_this, other, white_other in (
+        ("he", small_he, white_he, small_ihc, white_ihc),
+        ("ihc", small_ihc, white_ihc, small_he, white_he),
+    ):
+        covered = cv2.dilate((~glass(this, work_mpp, white_this)).astype(np.uint8), reach).astype(bool)
+        shares[f"lost_frac_{stain}"] = float((tissue_mask(total_od(other, white_other), work_mpp) & ~covered).mean())
+    return shares

@@ -13,8 +13,9 @@ from hepipe.status import OK, CaseStatus, failed, review
 from hepipe.stores.tables import LEFT_OUT
 
 ORDER = (
-    "outside_frac", "white_frac", "lost_frac", "pen", "rim_um", "crease", "shade", "veil", "blur", "doubling",
-    "dab_saturated_frac", "shift_um", "ncc_peak", "beyond", "misaligned", "weak", "aligned",
+    "outside_frac", "unscanned", "white_frac", "lost_frac", "pen_blue", "pen_green", "pen_red", "pen_black", "pen",
+    "bubble_um", "edge_um", "crease", "shade", "veil", "overstain", "black_frac", "burnt_frac", "blur", "doubling",
+    "residual_eosin_od", "dab_saturated_frac", "shift_um", "ncc_peak", "beyond", "misaligned", "weak", "aligned",
 )  # fmt: skip
 """What is named first as the reason: causes before what follows from them; H&E before IHC."""
 SECTIONS = ("restained", "consecutive")

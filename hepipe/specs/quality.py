@@ -25,28 +25,51 @@ class Limit(Spec):
 RESTAINED_LIMITS: Mapping[str, Limit] = {
     "outside_frac_he": Limit(max=0.05),
     "outside_frac_ihc": Limit(max=0.05),
-    "lost_frac_he": Limit(max=0.25),
-    "lost_frac_ihc": Limit(max=0.25),
-    "pen_he": Limit(max=0.02),
-    "pen_ihc": Limit(max=0.02),
-    "rim_um_he": Limit(max=50),
-    "rim_um_ihc": Limit(max=50),
+    "unscanned_he": Limit(max=0.02),
+    "unscanned_ihc": Limit(max=0.02),
+    "white_frac_he": Limit(max=0.95),
+    "white_frac_ihc": Limit(max=0.95),
+    "lost_frac_he": Limit(max=0.04),
+    "lost_frac_ihc": Limit(max=0.04),
+    "pen_blue_he": Limit(max=0.01),
+    "pen_blue_ihc": Limit(max=0.01),
+    "pen_green_he": Limit(max=0.01),
+    "pen_green_ihc": Limit(max=0.01),
+    "pen_red_he": Limit(max=0.01),
+    "pen_red_ihc": Limit(max=0.01),
+    "pen_black_he": Limit(max=0.01),
+    "pen_black_ihc": Limit(max=0.01),
+    "edge_um_he": Limit(max=50),
+    "edge_um_ihc": Limit(max=50),
+    "bubble_um_he": Limit(max=50),
+    "bubble_um_ihc": Limit(max=50),
     "crease_he": Limit(max=0.28),
     "crease_ihc": Limit(max=0.25),
     "shade_he": Limit(max=0.25),
     "shade_ihc": Limit(max=0.22),
     "veil_he": Limit(max=0.14),
     "veil_ihc": Limit(max=0.09),
+    "overstain_he": Limit(max=0.7),
+    "overstain_ihc": Limit(max=0.5),
+    "black_frac_he": Limit(max=0.02),
+    "black_frac_ihc": Limit(max=0.02),
+    "burnt_frac_he": Limit(max=0.2),
+    "burnt_frac_ihc": Limit(max=0.2),
     "blur_he": Limit(max=0.75),
     "blur_ihc": Limit(max=0.7),
     "doubling_he": Limit(max=0.09),
     "doubling_ihc": Limit(max=0.09),
+    "residual_eosin_od": Limit(max=0.1),
 }
 """Of the same section stained again; for tiles at about 0.25 to 1 µm per px. Set on synthetic cohorts of seeds 2 and 3
 so that 99 % of clean tiles stay, and no stricter than what 18 sound public H&E and IHC pictures reach; units as in
 `hepipe/quality/`."""
 
-CONSECUTIVE_LIMITS: Mapping[str, Limit] = {**RESTAINED_LIMITS}
+CONSECUTIVE_LIMITS: Mapping[str, Limit] = {
+    **{name: limit for name, limit in RESTAINED_LIMITS.items() if name != "residual_eosin_od"},
+    "lost_frac_he": Limit(max=0.25),
+    "lost_frac_ihc": Limit(max=0.25),
+}
 """Of the next section of the block."""
 
 
