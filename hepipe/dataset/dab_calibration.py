@@ -123,7 +123,7 @@ def thresholds_of(
     """
     width = MAX_OD / BINS
     edges, centres = np.arange(BINS + 1) * width, (np.arange(BINS) + 0.5) * width
-    of_score = {score: np.array([own == score for own in scores]) for score in SCORES}
+    of_score: dict[str, np.ndarray] = {score: np.array([own == score for own in scores]) for score in SCORES}
     negative = counts[of_score["0"]].sum(axis=0)
     if not negative.sum():
         raise ConfigError("the training tiles scored 0 have no tissue")
@@ -133,7 +133,7 @@ def thresholds_of(
     n_positive = positive.sum(axis=1)
     speaks = n_positive >= np.maximum(1, MIN_POSITIVE_FRAC * counts.sum(axis=1))
     strength = (positive @ centres[first:]) / np.maximum(1, n_positive)
-    values = {score: strength[of_score[score] & speaks] for score in SCORES[1:]}
+    values: dict[str, np.ndarray] = {score: strength[of_score[score] & speaks] for score in SCORES[1:]}
     if empty := [score for score in SCORES[1:] if not len(values[score])]:
         raise ConfigError(
             f"no training tile scored {', '.join(empty)} has DAB above {edges[first]:.3f}, the 99th percentile of "

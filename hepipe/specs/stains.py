@@ -59,7 +59,8 @@ class StainsSpec(Spec):
         default_factory=dict, description="By the sheet's `batch`: vectors of IHC slides whose own cannot be found."
     )
     dab_method: DabMethod = Field(
-        "otsu_od", description="otsu_od: Otsu of the DAB index; atst: ATST-Net's recipe; absolute: a fixed threshold."
+        "otsu_od",
+        description="otsu_od: Otsu of the light DAB takes; atst: ATST-Net's recipe; absolute: a fixed threshold.",
     )
     dab_thresholds_od: Triple | None = Field(
         None, description="Weak, moderate and strong DAB, calibrated; absolute needs them. In place of dab_calibration."

@@ -56,7 +56,11 @@ TILES = pa.schema(
         column("ihc_sha256", pa.string(), "likewise of the IHC", nullable=True),
         column("he_phash", pa.string(), "perceptual hash of the H&E, 16 hex digits; null without", nullable=True),
         column("ihc_phash", pa.string(), "likewise of the IHC", nullable=True),
-        column("measurements", pa.map_(pa.string(), pa.float64()), "raw quality and stain measurements by name"),
+        column(
+            "measurements",
+            pa.map_(pa.string(), pa.float64()),
+            "raw quality and stain measurements by name; optical density of DAB is an index, no measure of antigen",
+        ),
     ]
 )
 
