@@ -1,4 +1,4 @@
-"""The command `import`: a tile set made elsewhere comes into the store."""
+"""Commands of tile sets made elsewhere: import, and agreement of a list of kept tiles with our own filters."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ OutFolder = Annotated[Path, typer.Option(help="Results folder of the data set, s
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command("import")(import_set)
+    app.command("agreement")(agreement)
 
 
 def import_set(
@@ -112,6 +113,36 @@ def import_set(
     _say_stains(record)
     left_out = sum(row["problem"] != "" for row in rows)
     typer.echo(f"{len(rows) - left_out} tiles of {found.tile_px} px imported, {left_out} left out")
+
+
+def agreement(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Results folder of the whole set.")],
+    names: Annotated[Path, typer.Option("--list", help="Names that others kept, text or CSV, such as BCI-clean's.")],
+) -> None:
+    """Compare a list of kept tiles with our own filters: a table of both, kappa, and why the filters drop more."""
+    import json
+
+    from hepipe.dataset.cases import IMPORTED
+    from hepipe.importers.agreement import list_agreement
+    from hepipe.importers.bci import read_list
+    from hepipe.stores.tables import TILES, VERDICTS, read_table
+
+    found = list_agreement(
+        read_table(folder / "tiles" / f"{IMPORTED}.parquet", TILES),
+        read_table(folder / "verdict" / f"{IMPORTED}.parquet", VERDICTS),
+        read_list(names),
+    )
+    for split, one in found.items():
+        kappa = "undefined" if one.kappa is None else f"{one.kappa:.2f}"
+        typer.echo(
+            f"{split}: of {one.n} tiles both keep {one.both_keep}, the list alone {one.list_only}, the filters alone "
+            f"{one.filters_only}, neither {one.both_drop}; kappa {kappa}, cases unknown: interval not computed"
+        )
+        if one.reasons_list_only:
+            told = ", ".join(f"{reason} {count}" for reason, count in one.reasons_list_only.items())
+            typer.echo(f"{split}: what the list keeps the filters drop for {told}")
+    record = {split: one.model_dump(mode="json") for split, one in found.items()}
+    (folder / "agreement.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _spec(text: str, given: dict[str, Any]) -> ImportSpec:
