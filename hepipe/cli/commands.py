@@ -16,6 +16,7 @@ MODULES = (
     "stains",
     "tiles",
     "imports",
+    "curate",
     "store",
     "export",
     "learn",

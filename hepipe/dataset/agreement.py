@@ -151,3 +151,37 @@ def disagreements_text(found: Sequence[tuple[Decision, Decision]]) -> str:
         DISAGREEMENT_COLUMNS,
         ([a.content_id, a.tile_id, a.decision, a.reason, b.decision, b.reason] for a, b in found),
     )
+
+
+def describe(a: DecisionFile, b: DecisionFile, found: Agreement) -> list[str]:
+    """What a person should know of two readers, a line each."""
+    names = named(a), named(b)
+    if names[0] == names[1]:
+        names = f"{names[0]}, first", f"{names[1]}, second"
+    lines = [
+        f"pairs decided by both {found.n_both}, by {names[0]} alone {found.only_a}, by {names[1]} alone {found.only_b}"
+    ]
+    if not found.n_both:
+        none = "no pair was decided by both: are the two files of the same data set?"
+        return [*lines, none if len(a) and len(b) else "one of the files holds no decision"]
+    wide = max(len(names[0]) + 5, 8)
+    lines.append(f"{'':{wide}}  {names[1]} keep  {names[1]} drop")
+    for choice, row in zip(CHOICES, found.table, strict=True):
+        cells = "  ".join(f"{count:>{len(names[1]) + 5}}" for count in row)
+        lines.append(f"{names[0] + ' ' + choice:{wide}}  {cells}")
+    lines.append(f"agreement {found.observed:.1%}")
+    if math.isnan(found.kappa):
+        return [*lines, "Cohen's kappa is undefined: both gave every pair the same decision"]
+    lines.append(f"Cohen's kappa {found.kappa:.3f}, 95 % interval {_span(found.by_pair)} with pairs as the unit")
+    if found.by_case is not None:
+        lines.append(
+            f"95 % interval {_span(found.by_case)} with the {found.n_cases} cases as the unit: pairs of a case are "
+            "alike, so report this one"
+        )
+    else:
+        lines.append(f"no interval by case: {found.n_cases} cases are too few or all alike")
+    return lines
+
+
+def _span(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.3f} to {bounds[1]:.3f}"

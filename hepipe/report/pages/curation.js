@@ -1,0 +1,686 @@
+"use strict";
+// The page: filters on the left, contact sheet in the middle, the pair at hand on the right.
+
+const $ = (id) => document.getElementById(id);
+const pairs = new Pairs(JSON.parse($("data").textContent));
+const decisions = new Decisions(pairs, pairs.reader);
+const pictures = new Pictures(pairs, () => soon());
+const journal = new Journal(localStorage, `hepipe-curation/${pairs.dataset}/${pairs.reader}/`);
+let courier = null; // where a server takes the decisions
+
+const SIZES = [56, 76, 100, 128, 168, 224];
+const FLICKER_MS = 220; // below the three flashes a second that are safe for everyone
+const GAP = 10, LABEL = 20;
+const filter = { sort: "suspicion", descending: true, passes: "1", choice: "", suggested: false, case: "", score: "", alignment: "", reason: "", text: "", ranges: {} };
+let shown = [];      // numbers of the pairs that the filter lets through
+let at = 0;          // place in `shown` of the pair at hand
+let size = 128;      // px of a tile on the screen
+let flicker = null;  // timer while F is held
+let turned = false;  // whether the flicker shows the other stain just now
+let waiting = false; // whether a frame is asked for
+
+const current = () => (shown.length ? shown[at] : -1);
+const colors = {};
+
+// Saving ------------------------------------------------------------------------------------------------------
+
+function say(text, warn = false) {
+  $("saved").textContent = text;
+  $("saved").classList.toggle("warn", warn);
+}
+
+decisions.onChange = (numbers) => {
+  const rows = numbers.map((number) => decisions.row(number));
+  keep(rows);
+  if (courier) { say("saving"); courier.send(rows); }
+  soon();
+};
+
+/** Written into this browser before anything else happens: a page that closes now loses nothing. */
+function keep(rows) {
+  try {
+    journal.add(rows);
+    if (!courier) say("kept in this browser; save the CSV when done");
+  } catch {
+    say("This browser's storage is full: save the CSV now", true);
+  }
+}
+
+async function start() {
+  const kept = journal.read();
+  if (location.protocol.startsWith("http")) {
+    const answer = await fetch("decisions.json").catch(() => null);
+    if (answer && answer.ok) {
+      decisions.load((await answer.json()).decisions);
+      pictures.served = true;
+      courier = new Courier(journal, () => say("saved"), (why) => say(`Not saved, trying again: ${why}`, true));
+    }
+  }
+  decisions.load(kept);
+  if (courier) {
+    say("saved");
+    if (kept.length) courier.send(kept);
+  } else if (kept.length) say(`${kept.length} decisions found in this browser`);
+  $("save").textContent = courier ? "Save a copy" : "Save CSV";
+  $("where").textContent = courier
+    ? `Every decision is written to decisions-${pairs.reader}.csv beside this page.`
+    : "Decisions are kept in this browser and leave it only as the CSV that you save.";
+  refresh();
+  document.dispatchEvent(new CustomEvent("ready"));
+}
+
+function saveCsv() {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([decisions.csv()], { type: "text/csv" }));
+  link.download = `decisions-${pairs.reader}.csv`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  if (!courier) say("CSV saved");
+}
+
+async function openCsv(file) {
+  try {
+    const rows = parseCsv(await file.text());
+    const known = rows.filter((row) => pairs.byId.has(row.content_id)).length;
+    if (rows.length && !known) throw new Error(`none of its ${rows.length} decisions is about a pair of this page: another data set's?`);
+    decisions.load(rows);
+    keep(rows);
+    if (courier) courier.send(rows.filter((row) => pairs.byId.has(row.content_id)));
+    say(`${known} decisions read` + (known < rows.length ? `; ${rows.length - known} match no pair here and are carried along` : ""));
+  } catch (error) {
+    say(`${file.name}: ${error.message}`, true);
+  }
+  refresh();
+}
+
+// Deciding ----------------------------------------------------------------------------------------------------
+
+function decide(choice, reason = "") {
+  const number = current();
+  if (number < 0) return;
+  decisions.decide([[number, choice, reason]]);
+  if (choice) go(at + 1);
+}
+
+function undo() {
+  const number = decisions.undo();
+  if (number < 0) return;
+  const place = shown.indexOf(number);
+  if (place >= 0) go(place);
+  else say("Undone for a pair that the filter hides");
+}
+
+function keepRest() {
+  const open = shown.filter((number) => !decisions.choice[number]);
+  if (open.length && confirm(`Keep the ${open.length} open pairs that are shown? Undo takes it back at once.`)) {
+    decisions.decide(open.map((number) => [number, KEEP, ""]));
+  }
+}
+
+function nextOpen() {
+  for (let step = 1; step <= shown.length; step++) {
+    const place = (at + step) % shown.length;
+    if (!decisions.choice[shown[place]]) return go(place);
+  }
+  say("Every pair that is shown is decided");
+}
+
+function go(place) {
+  at = Math.max(0, Math.min(shown.length - 1, place));
+  reveal();
+  soon();
+}
+
+// Filters -----------------------------------------------------------------------------------------------------
+
+/** Filter again and stay with the pair at hand where it is still shown. */
+function refresh() {
+  const number = current();
+  shown = select(pairs, decisions, filter);
+  at = Math.max(0, shown.indexOf(number));
+  layout();
+  reveal();
+  drawHistogram();
+  drawRanges();
+  soon();
+}
+
+function fillFilters() {
+  const option = (value, text) => Object.assign(document.createElement("option"), { value, textContent: text });
+  $("sort").append(option("", "order of the tiles"), ...Object.keys(pairs.numbers).map((name) => option(name, name)));
+  for (const kind of ["reason", "case", "score", "alignment"]) {
+    const names = pairs.words[kind].names.filter(Boolean).sort();
+    $(kind).append(option("", "any"), ...names.map((name) => option(name, name)));
+    $(kind).parentElement.hidden = names.length < 2 && kind !== "reason";
+  }
+  const count = pairs.numbers.suspicion.reduce((sum, value, number) => sum + (value > 0 && pairs.passes[number] ? 1 : 0), 0);
+  $("suggested-label").textContent = `only suggested (${count})`;
+  $("suggested-label").title = "Kept tiles near a limit, flagged or unlike the others; dropped ones that a filter drops by little";
+  showFilters();
+}
+
+function showFilters() {
+  for (const name of ["sort", "passes", "choice", "case", "score", "alignment", "reason", "text"]) $(name).value = filter[name];
+  for (const name of ["descending", "suggested"]) $(name).checked = filter[name];
+  const range = filter.ranges[filter.sort] || [-Infinity, Infinity];
+  $("low").value = Number.isFinite(range[0]) ? range[0] : "";
+  $("high").value = Number.isFinite(range[1]) ? range[1] : "";
+}
+
+function readFilters(event) {
+  for (const name of ["sort", "passes", "choice", "case", "score", "alignment", "reason", "text"]) filter[name] = $(name).value;
+  for (const name of ["descending", "suggested"]) filter[name] = $(name).checked;
+  if (event.target.id === "low" || event.target.id === "high") {
+    const value = (id, none) => { const found = parseFloat($(id).value.replace(",", ".")); return Number.isNaN(found) ? none : found; };
+    setRange(value("low", -Infinity), value("high", Infinity));
+    return;
+  }
+  if (event.target.id === "sort") showFilters();
+  refresh();
+}
+
+function setRange(low, high) {
+  if (!filter.sort) return;
+  if (low === -Infinity && high === Infinity) delete filter.ranges[filter.sort];
+  else filter.ranges[filter.sort] = [low, high];
+  showFilters();
+  refresh();
+}
+
+function sortBy(name) {
+  if (filter.sort === name) filter.descending = !filter.descending;
+  else filter.sort = name;
+  showFilters();
+  refresh();
+}
+
+function clearFilters() {
+  Object.assign(filter, { passes: "1", choice: "", suggested: false, case: "", score: "", alignment: "", reason: "", text: "", ranges: {} });
+  showFilters();
+  refresh();
+}
+
+function drawRanges() {
+  $("ranges").replaceChildren(...Object.entries(filter.ranges).map(([name, [low, high]]) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = `${name} ${Number.isFinite(low) ? short(low) : "…"} – ${Number.isFinite(high) ? short(high) : "…"} ×`;
+    button.title = "Remove this range";
+    button.onclick = () => { delete filter.ranges[name]; showFilters(); refresh(); };
+    return button;
+  }));
+}
+
+// Histogram ---------------------------------------------------------------------------------------------------
+
+let bins = null; // {low, high, counts} of the sorted score over what the other filters let through
+
+function drawHistogram() {
+  const canvas = $("histogram");
+  canvas.hidden = !filter.sort;
+  if (!filter.sort) return;
+  const { [filter.sort]: own, ...ranges } = filter.ranges;
+  const values = pairs.numbers[filter.sort];
+  const numbers = own ? select(pairs, decisions, { ...filter, ranges, sort: "" }) : shown;
+  const found = numbers.map((number) => values[number]).filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
+  const [context, width, height] = fitted(canvas);
+  context.clearRect(0, 0, width, height);
+  bins = null;
+  if (!found.length) return;
+  // A few far values would leave one bar: the last bar holds what lies beyond 99.5 %.
+  const low = found[0], top = found[Math.floor(0.995 * (found.length - 1))];
+  const high = top > low ? top : low + 1;
+  const counts = new Array(40).fill(0);
+  for (const value of found) counts[Math.min(39, Math.floor((value - low) / (high - low) * 40))] += 1;
+  bins = { low, high, width };
+  const most = Math.sqrt(Math.max(...counts));
+  const inside = (place) => !own || (low + (place + 1) / 40 * (high - low) >= own[0] && low + place / 40 * (high - low) <= own[1]);
+  counts.forEach((count, place) => {
+    const tall = count ? Math.max(2, Math.sqrt(count) / most * (height - 4)) : 0;
+    context.fillStyle = inside(place) ? colors.haematoxylin : colors.line;
+    context.fillRect(place / 40 * width + 0.5, height - tall, width / 40 - 1, tall);
+  });
+  context.fillStyle = colors.failed;
+  for (const of of Object.values(pairs.limits)) {
+    for (const limit of of[filter.sort] || []) {
+      if (limit !== null && limit >= low && limit <= high) context.fillRect((limit - low) / (high - low) * width - 1, 0, 2, height);
+    }
+  }
+}
+
+function dragHistogram(event) {
+  if (!bins) return;
+  const value = (e) => bins.low + Math.max(0, Math.min(1, (e.clientX - $("histogram").getBoundingClientRect().left) / bins.width)) * (bins.high - bins.low);
+  const from = value(event);
+  const move = (e) => {
+    const to = value(e);
+    const [low, high] = [Math.min(from, to), Math.max(from, to)];
+    // The first bar holds the least and the last one all that is beyond it.
+    if (high > low) setRange(low <= bins.low ? -Infinity : +low.toPrecision(3), high >= bins.high ? Infinity : +high.toPrecision(3));
+  };
+  const up = () => { removeEventListener("pointermove", move); removeEventListener("pointerup", up); };
+  addEventListener("pointermove", move);
+  addEventListener("pointerup", up);
+}
+
+// Contact sheet -----------------------------------------------------------------------------------------------
+
+const grid = { columns: 1, width: 0, height: 0, cell: [0, 0] };
+
+function fitted(canvas) {
+  const { clientWidth: width, clientHeight: height } = canvas, dense = devicePixelRatio || 1;
+  const [w, h] = [Math.round(width * dense), Math.round(height * dense)];
+  if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
+  const context = canvas.getContext("2d");
+  context.setTransform(dense, 0, 0, dense, 0, 0);
+  context.imageSmoothingQuality = "medium";
+  return [context, width, height];
+}
+
+function layout() {
+  const box = $("scroll");
+  grid.width = box.clientWidth;
+  grid.height = box.clientHeight;
+  grid.cell = [2 * size + GAP, size + LABEL + GAP];
+  grid.columns = Math.max(1, Math.floor((grid.width - GAP) / grid.cell[0]));
+  const rows = Math.ceil(shown.length / grid.columns);
+  $("grid").style.width = `${grid.width}px`;
+  $("grid").style.height = `${grid.height}px`;
+  $("room").style.height = `${Math.max(0, rows * grid.cell[1] + GAP - grid.height)}px`;
+}
+
+/** Scroll so that the pair at hand is in view, with a row to spare. */
+function reveal() {
+  const box = $("scroll"), row = Math.floor(at / grid.columns) * grid.cell[1];
+  if (row - grid.cell[1] < box.scrollTop) box.scrollTop = Math.max(0, row - grid.cell[1]);
+  else if (row + 2 * grid.cell[1] + GAP > box.scrollTop + grid.height) box.scrollTop = row + 2 * grid.cell[1] + GAP - grid.height;
+}
+
+function drawGrid() {
+  const [context, width, height] = fitted($("grid"));
+  context.clearRect(0, 0, width, height);
+  const top = $("scroll").scrollTop;
+  const first = Math.max(0, Math.floor((top - GAP) / grid.cell[1]) * grid.columns);
+  const rows = Math.ceil(height / grid.cell[1]) + 1;
+  const last = Math.min(shown.length, first + rows * grid.columns);
+  const name = filter.sort;
+  context.font = "12px system-ui, sans-serif";
+  context.textBaseline = "middle";
+  for (let place = first; place < last; place++) {
+    const number = shown[place];
+    const x = GAP + (place % grid.columns) * grid.cell[0];
+    const y = GAP + Math.floor(place / grid.columns) * grid.cell[1] - top;
+    drawCell(context, number, x, y, place === at, name);
+  }
+  if (!shown.length) {
+    context.fillStyle = colors.quiet;
+    context.fillText("No pair passes these filters.", GAP * 2, 30);
+  }
+  // What is seen comes first, then the pairs to come.
+  pictures.want([current(), ...shown.slice(first, last), ...shown.slice(last, last + 2 * grid.columns)].filter((number) => number >= 0));
+}
+
+function drawCell(context, number, x, y, isCurrent, name) {
+  const choice = decisions.choice[number];
+  if (!pictures.drawPair(context, number, x, y, size)) {
+    context.fillStyle = colors.line;
+    context.fillRect(x, y, 2 * size, size);
+  }
+  if (choice === DROP) {
+    context.fillStyle = colors.veil;
+    context.fillRect(x, y, 2 * size, size);
+  }
+  const color = isCurrent ? colors.haematoxylin : [null, colors.ok, colors.failed][choice];
+  if (color) {
+    context.lineWidth = isCurrent ? 4 : 2;
+    context.strokeStyle = color;
+    context.strokeRect(x - 1, y - 1, 2 * size + 2, size + 2);
+  }
+  if (choice) {
+    context.fillStyle = [null, colors.ok, colors.failed][choice];
+    context.fillRect(x, y, 20, 20);
+    context.fillStyle = colors.on;
+    context.font = "bold 14px system-ui, sans-serif";
+    context.fillText(choice === KEEP ? "✓" : "✗", x + 4, y + 11);
+    context.font = "12px system-ui, sans-serif";
+  } else if (pairs.numbers.suspicion[number] > 0) {
+    context.fillStyle = colors.review;
+    context.beginPath();
+    context.arc(x + 9, y + 9, 6, 0, 7);
+    context.fill();
+    context.strokeStyle = colors.on;
+    context.lineWidth = 1.5;
+    context.stroke();
+  }
+  const value = name ? short(pairs.numbers[name][number]) : pairs.tile_id[number].split("/").pop();
+  const verdict = decisions.reason[number] || (pairs.passes[number] ? "" : pairs.word("reason", number));
+  context.fillStyle = isCurrent ? colors.ink : colors.quiet;
+  context.fillText(`${value}${verdict ? ` · ${verdict}` : ""}`, x, y + size + LABEL / 2 + 1, 2 * size);
+}
+
+const short = (value) => (Number.isNaN(value) ? "–" : Number.isInteger(value) ? String(value) : value.toPrecision(3));
+
+// The pair at hand ----------------------------------------------------------------------------------------------
+
+function drawPair() {
+  const canvas = $("pair"), number = current();
+  const wide = canvas.clientWidth;
+  // Side by side where the column is wide, one above the other where the window is tall enough for it.
+  const stacked = wide < 560 && innerHeight - 420 > 1.6 * wide;
+  const tile = stacked ? wide : (wide - 4) / 2;
+  canvas.style.height = `${stacked ? 2 * wide + 4 : tile}px`;
+  const [context, width, height] = fitted(canvas);
+  context.clearRect(0, 0, width, height);
+  if (number < 0) return;
+  const boxes = [[0, 0, tile, tile], stacked ? [0, tile + 4, tile, tile] : [tile + 4, 0, tile, tile]];
+  boxes.forEach((box, place) => {
+    const stain = flicker && place === 0 && turned ? 1 : place;
+    pictures.drawStain(context, number, stain, box);
+    tagStain(context, stain, box[0] + 6, box[1] + 6);
+  });
+}
+
+function tagStain(context, stain, x, y) {
+  const text = stain ? "IHC" : "H&E";
+  context.font = "600 12px system-ui, sans-serif";
+  context.textBaseline = "middle";
+  context.fillStyle = stain ? colors.dab : colors.haematoxylin;
+  context.fillRect(x, y, context.measureText(text).width + 10, 19);
+  context.fillStyle = colors.on;
+  context.fillText(text, x + 5, y + 10);
+}
+
+let told = "";
+
+function drawFacts() {
+  const number = current();
+  const state = number < 0 ? "" : `${number} ${decisions.choice[number]} ${decisions.reason[number]} ${filter.sort}`;
+  if (state === told) return;
+  told = state;
+  const choice = number < 0 ? 0 : decisions.choice[number];
+  for (const button of $("decide").children) {
+    const [wanted, reason] = [+button.dataset.choice, button.dataset.reason];
+    button.classList.toggle("on", number >= 0 && choice === wanted && (wanted === KEEP || decisions.reason[number] === reason));
+    button.disabled = number < 0;
+  }
+  if (number < 0) {
+    $("now").textContent = "";
+    $("facts").replaceChildren();
+    $("scores").tBodies[0].replaceChildren();
+    return;
+  }
+  const word = (kind) => pairs.word(kind, number);
+  const verdict = ["open", "keep", `drop${decisions.reason[number] ? `: ${decisions.reason[number]}` : ""}`][choice];
+  $("now").textContent = `${pairs.tile_id[number]} – ${verdict}`;
+  const facts = [
+    ["look, as", word("why"), "warn"],
+    ["filters", pairs.passes[number] ? "kept" : `dropped: ${word("reason")}`],
+    ["all flags", word("flags") === word("reason") ? "" : word("flags")],
+    ["alignment", `${word("alignment")}, ${word("section")}`],
+    ["HER2 score", word("score")],
+    ["case", word("case")],
+    ["region", word("region")],
+    ["place", word("place") === "inside" ? "" : word("place")],
+    ["same pixels", pairs.twins[number] ? `in ${pairs.twins[number]} further tiles, which share the decision` : ""],
+  ];
+  $("facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value, kind]) => [
+    element("dt", name), Object.assign(element("dd", value), { className: kind || "" }),
+  ]));
+  $("scores").tBodies[0].replaceChildren(...Object.keys(pairs.numbers).map((name) => scoreRow(name, number)));
+}
+
+function scoreRow(name, number) {
+  const value = pairs.numbers[name][number], limit = pairs.limit(name, number);
+  const row = document.createElement("tr");
+  row.title = "Sort by this score";
+  row.dataset.name = name;
+  const said = limit ? [limit[0] === null ? "" : `≥ ${limit[0]}`, limit[1] === null ? "" : `≤ ${limit[1]}`].filter(Boolean).join(", ") : "";
+  row.append(element("td", name), element("td", short(value)), element("td", said));
+  if (limit) {
+    const share = Math.max(limit[1] > 0 ? value / limit[1] : 0, limit[0] > 0 && value > 0 ? limit[0] / value : 0);
+    row.className = share > 1 ? "beyond" : share >= 0.9 ? "near" : "";
+  }
+  row.classList.toggle("sorted", filter.sort === name);
+  return row;
+}
+
+const element = (kind, text) => Object.assign(document.createElement(kind), { textContent: text });
+
+function drawHeader() {
+  const [open, kept, dropped] = decisions.counts;
+  $("counts").textContent = `${kept + dropped} of ${pairs.count} decided: ${kept} keep, ${dropped} drop`;
+  const [green, red] = $("progress").children;
+  green.style.width = `${kept / pairs.count * 100}%`;
+  red.style.width = `${dropped / pairs.count * 100}%`;
+  $("progress").setAttribute("aria-valuenow", Math.round((pairs.count - open) / pairs.count * 100));
+  $("undo").disabled = !decisions.steps.length;
+  $("shown").textContent = `${shown.length} pairs shown` + (shown.length ? `, ${at + 1} at hand` : "");
+}
+
+// Zoom --------------------------------------------------------------------------------------------------------
+
+const lens = { x: 0.5, y: 0.5, scale: 1, pointer: null }; // middle in shares of the tile; 1: the whole tile fits
+
+function drawLens() {
+  const [context, width, height] = fitted($("lens")), number = current();
+  context.clearRect(0, 0, width, height);
+  if (number < 0) return;
+  const pane = (width - 8) / 2, px = lensPx();
+  let from = 0;
+  for (const place of [0, 1]) {
+    const stain = flicker && place === 0 && turned ? 1 : place, left = place * (pane + 8);
+    context.save();
+    context.beginPath();
+    context.rect(left, 0, pane, height);
+    context.clip();
+    context.imageSmoothingEnabled = lens.scale < 4;
+    from = pictures.drawStain(context, number, stain, [left + pane / 2 - lens.x * px, height / 2 - lens.y * px, px, px]);
+    context.restore();
+    tagStain(context, stain, left + 6, 6);
+    if (lens.pointer) drawCross(context, left + lens.pointer[0], lens.pointer[1]);
+  }
+  const choice = ["open", "keep", "drop"][decisions.choice[number]];
+  const parts = [element("b", pairs.tile_id[number]), element("span", choice), element("span", `${at + 1} of ${shown.length}`)];
+  parts.push(element("span", from ? `${from} px a side, shown at ${Math.round(px / from * 100)} %` : "loading"));
+  parts.push(element("span", "wheel zooms, drag moves, F flickers, Esc closes; keys decide as before"));
+  $("lens-about").replaceChildren(...parts);
+}
+
+const lensPx = () => lens.scale * Math.min(($("lens").clientWidth - 8) / 2, $("lens").clientHeight);
+
+/** The same place on both stains. */
+function drawCross(context, x, y) {
+  context.strokeStyle = colors.failed;
+  context.lineWidth = 1;
+  context.beginPath();
+  for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+    context.moveTo(x + 4 * dx, y + 4 * dy);
+    context.lineTo(x + 14 * dx, y + 14 * dy);
+  }
+  context.stroke();
+}
+
+function lensPlace(event) {
+  const box = $("lens").getBoundingClientRect(), pane = (box.width - 8) / 2;
+  const x = event.clientX - box.left;
+  return [x > pane + 8 ? x - pane - 8 : x, event.clientY - box.top, pane, box.height];
+}
+
+function wheelLens(event) {
+  event.preventDefault();
+  const [x, y, width, height] = lensPlace(event), before = lensPx();
+  lens.scale = Math.max(1, Math.min(24, lens.scale * Math.exp(-event.deltaY / 500)));
+  const after = lensPx(); // the point under the pointer stays where it is
+  lens.x += (x - width / 2) * (1 / before - 1 / after);
+  lens.y += (y - height / 2) * (1 / before - 1 / after);
+  holdLens();
+}
+
+function moveLens(event) {
+  const [x, y] = lensPlace(event);
+  if (event.buttons & 1) {
+    lens.x -= event.movementX / lensPx();
+    lens.y -= event.movementY / lensPx();
+  }
+  lens.pointer = [x, y];
+  holdLens();
+}
+
+function holdLens() {
+  const most = 0.5 - Math.min(0.5, 0.5 / lens.scale);
+  lens.x = Math.max(0.5 - most, Math.min(0.5 + most, lens.x));
+  lens.y = Math.max(0.5 - most, Math.min(0.5 + most, lens.y));
+  soon();
+}
+
+function toggleZoom() {
+  if ($("zoom").open) { $("zoom").close(); soon(); } else if (current() >= 0) {
+    Object.assign(lens, { x: 0.5, y: 0.5, scale: 1, pointer: null });
+    $("zoom").showModal();
+    soon();
+  }
+}
+
+// Frames ------------------------------------------------------------------------------------------------------
+
+/** Draw everything in the next frame, once. */
+function soon() {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(draw);
+}
+
+function draw() {
+  waiting = false;
+  drawHeader();
+  drawGrid();
+  drawPair();
+  drawFacts();
+  if ($("zoom").open) drawLens();
+  if (shown.length) pictures.wantLarger([at, at + 1, at + 2, at - 1].filter((place) => shown[place] !== undefined).map((place) => shown[place]));
+  document.dispatchEvent(new CustomEvent("drawn", { detail: current() }));
+}
+
+function setFlicker(on) {
+  if (on === Boolean(flicker)) return;
+  clearInterval(flicker);
+  flicker = on ? setInterval(() => { turned = !turned; soon(); }, FLICKER_MS) : null;
+  turned = on;
+  soon();
+}
+
+function setSize(step) {
+  size = SIZES[Math.max(0, Math.min(SIZES.length - 1, SIZES.indexOf(size) + step))];
+  layout();
+  reveal();
+  soon();
+}
+
+function readColors() {
+  const probe = element("i", "");
+  document.body.append(probe);
+  for (const name of ["ink", "quiet", "line", "ok", "review", "failed", "haematoxylin", "dab"]) {
+    probe.style.color = `var(--${name})`;
+    colors[name] = getComputedStyle(probe).color;
+  }
+  probe.style.color = "var(--on-main)";
+  colors.on = getComputedStyle(probe).color;
+  probe.remove();
+  colors.veil = "rgb(128 128 128 / 55%)";
+}
+
+// Keys --------------------------------------------------------------------------------------------------------
+
+const KEYS = [
+  ["K", "keep, and on to the next"], ["D", "drop, and on to the next"], ["1 … 9", "drop for the reason of that number"],
+  ["0, Backspace", "open again"], ["U, Ctrl+Z", "undo"], ["arrows, Page ↑↓, Home, End", "move"], ["N", "next open pair"],
+  ["hold F", "flicker between the stains"], ["Enter", "zoom in and out of the pair; the wheel zooms, drag moves"],
+  ["Shift+K", "keep all open pairs that are shown"], ["G", "only suggested, or all"], ["+ −", "size of the sheet"], ["S", "save the CSV"],
+];
+
+const MOVES = {
+  ArrowRight: () => at + 1, ArrowLeft: () => at - 1, ArrowDown: () => at + grid.columns, ArrowUp: () => at - grid.columns,
+  PageDown: () => at + grid.columns * Math.max(1, Math.floor(grid.height / grid.cell[1])),
+  PageUp: () => at - grid.columns * Math.max(1, Math.floor(grid.height / grid.cell[1])),
+  Home: () => 0, End: () => shown.length - 1,
+};
+
+function onKey(event) {
+  const typed = event.target.matches("select, input:not([type=checkbox])");
+  if ($("help").open || typed) return event.key === "Escape" && typed ? event.target.blur() : undefined;
+  if (event.target.matches("button") && (event.key === "Enter" || event.key === " ")) return undefined;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey || event.metaKey) return key === "z" ? (event.preventDefault(), undo()) : undefined;
+  if (event.altKey) return undefined;
+  const act = ACTIONS[event.shiftKey && key === "k" ? "K" : key] || (MOVES[event.key] && (() => go(MOVES[event.key]())));
+  if (/^[1-9]$/.test(key) && pairs.reasons[key - 1]) decide(DROP, pairs.reasons[key - 1]);
+  else if (act) act(event);
+  else return undefined;
+  return event.preventDefault();
+}
+
+const ACTIONS = {
+  k: () => decide(KEEP), d: () => decide(DROP), K: keepRest, u: undo, n: nextOpen, s: saveCsv, f: () => setFlicker(true),
+  0: () => decide(0), Backspace: () => decide(0), Enter: toggleZoom, "+": () => setSize(1), "=": () => setSize(1), "-": () => setSize(-1),
+  g: () => { filter.suggested = !filter.suggested; showFilters(); refresh(); }, "?": () => $("help").showModal(),
+};
+
+function fillButtons() {
+  const button = (choice, reason, key, text) => {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.append(element("kbd", key), ` ${text}`);
+    Object.assign(made.dataset, { choice, reason });
+    made.className = CHOICES[choice];
+    made.title = text;
+    made.onclick = () => decide(choice, reason);
+    return made;
+  };
+  $("decide").replaceChildren(
+    button(KEEP, "", "K", "keep"), button(DROP, "", "D", "drop"),
+    ...pairs.reasons.map((reason, place) => button(DROP, reason, String(place + 1), reason)),
+  );
+  $("keys").replaceChildren(...KEYS.flatMap(([key, text]) => {
+    const term = document.createElement("dt");
+    term.append(...key.split(", ").flatMap((one, place) => [place ? " " : "", element("kbd", one)]));
+    return [term, element("dd", text)];
+  }));
+}
+
+// Wiring ------------------------------------------------------------------------------------------------------
+
+addEventListener("keydown", onKey);
+addEventListener("keyup", (event) => { if (event.key.toLowerCase() === "f") setFlicker(false); });
+addEventListener("blur", () => setFlicker(false));
+addEventListener("resize", () => { layout(); drawHistogram(); soon(); });
+addEventListener("pagehide", () => { if (courier) courier.flush(); });
+addEventListener("storage", (event) => {
+  if (event.key && event.key.startsWith(journal.name)) say("Another window decides on this data set too: close one of them", true);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColors(); drawHistogram(); soon(); });
+$("filters").addEventListener("input", readFilters);
+$("filters").addEventListener("submit", (event) => event.preventDefault());
+$("histogram").addEventListener("pointerdown", dragHistogram);
+$("histogram").addEventListener("dblclick", () => setRange(-Infinity, Infinity));
+$("scroll").addEventListener("scroll", soon, { passive: true });
+$("grid").addEventListener("click", (event) => {
+  const column = Math.floor((event.offsetX - GAP / 2) / grid.cell[0]);
+  const place = Math.floor((event.offsetY + $("scroll").scrollTop - GAP / 2) / grid.cell[1]) * grid.columns + column;
+  if (column >= 0 && column < grid.columns && place >= 0 && place < shown.length) go(place);
+});
+$("grid").addEventListener("dblclick", toggleZoom);
+$("pair").addEventListener("click", toggleZoom);
+$("lens").addEventListener("wheel", wheelLens, { passive: false });
+$("lens").addEventListener("pointermove", moveLens);
+$("zoom").addEventListener("close", soon);
+$("scores").addEventListener("click", (event) => { const row = event.target.closest("tr[data-name]"); if (row) sortBy(row.dataset.name); });
+for (const [id, act] of Object.entries({
+  undo, rest: keepRest, save: saveCsv, all: clearFilters, smaller: () => setSize(-1), larger: () => setSize(1),
+  "help-button": () => $("help").showModal(), "close-help": () => $("help").close(),
+})) $(id).addEventListener("click", act);
+$("open").addEventListener("change", (event) => { if (event.target.files[0]) openCsv(event.target.files[0]); event.target.value = ""; });
+
+readColors();
+fillButtons();
+fillFilters();
+start();
