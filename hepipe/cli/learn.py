@@ -49,15 +49,16 @@ def train(
     from hepipe.models.resolved import read_resolved
     from hepipe.training.train import train_run
 
-    run = read_resolved(config)
+    run, made = read_resolved(config), read_card(card)
     with _torch(run.training.threads, run.training.device):
         train_run(
             run,
             index,
-            fingerprint=read_card(card).fingerprint,
+            fingerprint=made.fingerprint,
             part_folders=_folders(part),
             model=model,
             history=history,
+            terms=made.terms,
         )
 
 

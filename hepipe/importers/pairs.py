@@ -23,7 +23,7 @@ from hepipe.stores.codecs import Passthrough
 from hepipe.stores.shards import sealed
 from hepipe.stores.tables import LEFT_OUT
 from hepipe.stores.tiles import TileWriter
-from hepipe.tiling.cut import DROPPED, OF_PIXELS, DabMask, Encoded, Measure, _with_dropped, encoded, finish_tile
+from hepipe.tiling.cut import DROPPED, OF_PIXELS, DabMask, Encoded, Measure, encoded, finish_tile, with_dropped
 
 WHOLE = {"outside_frac_he": 0.0, "outside_frac_ihc": 0.0}
 """A tile from a file has pixels everywhere; a grid over a slide may reach over its edge."""
@@ -223,7 +223,7 @@ def import_tiles(
             unread = []
         else:
             unread.append({**row, "row_in_store": None})
-    rows = [*_with_dropped(store.rows), *unread]
+    rows = [*with_dropped(store.rows), *unread]
     if not store.rows:
         raise ConfigError(f"import: none of {len(pairs)} pairs can be read: {rows[0]['problem']}")
     rows += [

@@ -189,10 +189,11 @@ def cut_case(
             dropped.append({**row, "row_in_store": None})
     if not store.rows:
         raise SlideError(he.slide_id, f"none of {len(cells)} tiles can be read: {dropped[0]['problem']}")
-    return [*_with_dropped(store.rows), *dropped]
+    return [*with_dropped(store.rows), *dropped]
 
 
-def _with_dropped(journal: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def with_dropped(journal: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a store's journal, each after those whose pixels could not be read before it."""
     for entry in journal:
         row = dict(entry)
         yield from row.pop(DROPPED)
