@@ -19,6 +19,7 @@ from hepipe.specs.learned import LearnedSpec
 from hepipe.specs.quality import LimitsSpec, QualitySpec
 from hepipe.specs.stains import StainsSpec
 from hepipe.specs.tiling import TilingSpec
+from hepipe.stains.atst_mask import atst_mask
 from hepipe.status import failed, review
 from hepipe.stores.arrays import write_registered, write_tissue
 from hepipe.stores.cases import CheckedCase, SlideFacts, read_checked, read_stains, write_checked
@@ -406,3 +407,26 @@ def test_the_card_warns_of_a_filter_that_drops_one_score_more_than_the_others(fo
     funnel = read_funnel(folder.root / "funnel.json")
     assert [case.alarms for case in funnel.cases] == [("blur_ihc",), ()]
     assert funnel.provenance.inputs == {"fingerprint": read_card(folder.root / "dataset.json").fingerprint}
+
+
+def test_a_case_without_dab_takes_the_vectors_of_its_batch_and_says_so(folder):
+    checked, record = folder.root / "checked/c1.json", folder.root / "stains/c1.json"
+    paint(folder.root / "slides/c1-ihc.png", [(0.65, 0.7, 0.29), (0.66, 0.69, 0.29)], seed=1)
+    write_checked(checked, read_checked(checked).model_copy(update={"batch": "b1"}))
+    given = {"b1": {"haematoxylin": (0.6, 0.7, 0.3), "dab": (0.3, 0.55, 0.78)}}
+    said = run("stains", "estimate", *folder.inputs("c1"), "--stains", record, "--spec", json.dumps({"batches": given}))
+    found = read_stains(record)
+    assert (found.batch, found.ihc.method, found.he.method) == ("b1", "batch", "macenko")
+    assert "vectors of its batch in place of macenko" in " ".join(said.split())
+    assert "b1" in run("stains", "pool", folder.root)
+
+
+def test_imported_tiles_take_the_mask_recipe_of_the_config(tmp_path):
+    for stain in ("HE", "IHC"):
+        (tmp_path / "theirs" / stain).mkdir(parents=True)
+        paint(tmp_path / "theirs" / stain / "one.png", [(0.65, 0.7, 0.29), (0.27, 0.57, 0.78)], seed=4)
+    recipe = json.dumps({"dab_method": "atst"})
+    out = tmp_path / "results/theirs"
+    run("import", "folder", tmp_path / "theirs", "--out", out, "--mpp", 0.4661, "--stains-spec", recipe)
+    store = TileStore(out / "tiles/imported.zarr")
+    np.testing.assert_array_equal(store.read_mask("dab_mask", 0), atst_mask(store.read("ihc", 0), close_px=30).mask)
