@@ -21,6 +21,7 @@ MODULES = (
     "export",
     "learn",
     "cohort",
+    "dataset",
     "results",
     "doctor",
 )

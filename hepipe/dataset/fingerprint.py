@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -51,6 +51,8 @@ OF_CASES: tuple[Part, ...] = tuple(part for part in PARTS if part != "curation")
 """Those to which each case brings its own."""
 TILE_COLUMNS = ("tile_id", "he_sha256", "ihc_sha256", "place", "region")
 LABEL_COLUMNS = ("tile_id", "her2_score", "score_level", "marker", "section")
+CaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""As in a slide sheet: the name of a file too, and a card may be a stranger's."""
 
 
 class CaseParts(Spec):
@@ -80,7 +82,7 @@ class Fingerprint(Spec):
     """What a fingerprint is made of."""
 
     parts: Mapping[Part, str]
-    cases: Mapping[str, CaseParts] = Field(description="Those of which a tile is in the index, by id.")
+    cases: Mapping[CaseName, CaseParts] = Field(description="Those of which a tile is in the index, by id.")
     sections: Mapping[str, Mapping[str, Any]] = Field(description="Digest to the config section.")
     splits: str = Field(description="Digest of the section `splits`.")
     curation: Mapping[str, Any] = Field({}, description="Digest of people's decisions and how they are followed.")
