@@ -175,7 +175,11 @@ def find_tissue(
                 outlined = None
                 if regions is not None:
                     outlined = read_regions(
-                        regions, slide_id=fixed.slide_id, size_px0=fixed.size_px0, names=settings.region_names
+                        regions,
+                        slide_id=fixed.slide_id,
+                        size_px0=fixed.size_px0,
+                        names=settings.region_names,
+                        mpp=fixed.mpp,
                     )
                     inputs["regions"] = outlined.sha256
                 numbered = stored_pieces(registered)

@@ -38,6 +38,7 @@ class Normalization(Spec):
     ihc: Statistics | None = None
     n_cases: int = Field(description="Of the training split, each once; all tiles of unknown cases are one.")
     left_out: tuple[str, ...] = Field((), description="Stain and case where there is too little tissue to tell.")
+    notes: tuple[str, ...] = Field((), description="Stain and case where something was tried and given up.")
 
     def of(self, stain: str) -> LabStatistics | StainStatistics | None:
         """The target of a stain."""
@@ -58,13 +59,20 @@ def find_normalization(spec: NormalizeSpec, cases: Sequence[str | None], pixels:
     if not cases:
         return None  # whoever needs a tile says so, and why there is none
     targets: dict[str, LabStatistics | StainStatistics | None] = {}
-    left_out = []
+    left_out: list[str] = []
+    notes: list[str] = []
     for stain in STAINS:
         method = spec.he if stain == "he" else spec.ihc
         if method == "none":
             continue
         found = {case: colour_statistics(pixels(stain, case), method, stain) for case in cases}
         left_out += [f"{stain} {case or 'unknown'}" for case, one in found.items() if one is None]
+        notes += [
+            f"{stain} {case or 'unknown'}: {note}"
+            for case, one in found.items()
+            if isinstance(one, StainStatistics)
+            for note in one.notes
+        ]
         known = [one for one in found.values() if one is not None]
         if not known:
             raise StoreError(
@@ -74,7 +82,7 @@ def find_normalization(spec: NormalizeSpec, cases: Sequence[str | None], pixels:
         targets[stain] = median_statistics(known)
     if not targets:
         return None
-    return Normalization(**targets, n_cases=len(cases), left_out=tuple(left_out))
+    return Normalization(**targets, n_cases=len(cases), left_out=tuple(left_out), notes=tuple(notes))
 
 
 def told_normalization(told: Mapping[str, Any], spec: NormalizeSpec, *, what: str) -> Normalization | None:
