@@ -16,7 +16,6 @@ from hepipe.errors import ConfigError
 from hepipe.importers.files import Found
 from hepipe.importers.names import resolved
 from hepipe.specs.base import Spec
-from hepipe.specs.dataset import Split
 
 
 class ListAgreement(Spec):
@@ -50,7 +49,7 @@ def list_agreement(
     for tile in tiles:
         if not tile["source_name"]:
             raise ConfigError(f"tile {tile['tile_id']} is of no imported set; a list of names needs one")
-        folder: Split = tile["tile_id"].partition("/")[0]
+        folder = str(tile["tile_id"]).partition("/")[0]
         of_name.setdefault(Found(folder, tile["source_name"], Path()), []).append(tile)
     listed = set(resolved(names, list(of_name), "--list"))
     by_split: dict[str, list[tuple[bool, Mapping[str, Any]]]] = {"all": []}

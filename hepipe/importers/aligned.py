@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hepipe.errors import ConfigError
-from hepipe.importers.files import tiles_below
+from hepipe.importers.files import licence_texts, tiles_below
 from hepipe.importers.folder import TERMS, facts_by_pattern
 from hepipe.importers.pairs import TileSet
 from hepipe.importers.tileset import Inputs, Told, pairs_of, tile_set
@@ -18,10 +18,10 @@ def open_aligned(root: Path, spec: ImportSpec, inputs: Inputs | None = None) -> 
     Raises:
         ConfigError: No files, or one that is no RGB picture of the common size.
     """
-    told = Told(TERMS)
+    told = Told(TERMS, texts=licence_texts(root))
     found = tiles_below(root, skipped=told.skipped)
     if not found:
         raise ConfigError(f"import: no files in {root}")
     facts = facts_by_pattern(found, spec)
     both = [(tile, tile) for tile in found]
-    return tile_set(root, pairs_of(both, [], spec, facts.__getitem__), spec, inputs or Inputs(), told)
+    return tile_set(pairs_of(both, [], spec, facts.__getitem__), spec, inputs or Inputs(), told)

@@ -42,7 +42,7 @@ def open_bci(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
         ConfigError: No such set, other names, names whose split is not their folder's, or a list with unknown names.
     """
     told = Told(TERMS)
-    root = find_root(root, lambda place: _holds(place, spec), what=f"{spec.he} and {spec.ihc}")
+    root = find_root(root, lambda place: _holds(place, spec), told, what=f"{spec.he} and {spec.ihc}")
     he, ihc = side_of(root, spec.he, "he", told), side_of(root, spec.ihc, "ihc", told)
     names = parsed([*he, *ihc], _NAME, like=LIKE, kind=spec.kind)
     # One seed of the set calls the 977 validation.
@@ -65,15 +65,18 @@ def open_bci(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
             told.facts["chosen by"] = "hepipe's own filters: the verdicts say which pairs are kept"
             expected = EXPECTED
     _count(both, names, expected, told, spec)
-    splits = _divided(both, names, spec, told)
+    validation = _validation(both, names, spec, told)
 
     def facts(tile: Found) -> Facts:
         return Facts(score=cast(Score, names[tile]["level"]), score_level="slide")
 
-    def folder(tile: Found) -> Split:
-        return cast(Split, names[tile]["split"])
+    def folder(tile: Found) -> str:
+        return names[tile]["split"]
 
-    return tile_set(root, pairs_of(both, lonely, spec, facts, splits=splits, folder=folder), spec, inputs, told)
+    def split(tile: Found) -> Split:
+        return "val" if tile.key in validation else cast(Split, folder(tile))
+
+    return tile_set(pairs_of(both, lonely, spec, facts, split=split, folder=folder), spec, inputs, told)
 
 
 def read_list(path: Path) -> list[str]:
@@ -122,12 +125,13 @@ def _count(
         told.count(f"{spec.kind} test {level}", levels[level], count if expected is EXPECTED else None)
 
 
-def _divided(
+def _validation(
     both: list[tuple[Found, Found]], names: dict[Found, re.Match[str]], spec: ImportSpec, told: Told
-) -> dict[tuple[str, str], Split]:
+) -> set[tuple[str, str]]:
+    """Keys of the pairs that are taken out of train."""
     if spec.preset == "bci_paper":
         told.facts["division"] = "as published; no validation: take the last checkpoint or a fixed step"
-        return {}
+        return set()
     train: dict[str, list[str]] = {}
     keys = {he.base: he.key for he, _ in both if names[he]["split"] == "train"}
     for he, _ in both:
@@ -144,4 +148,4 @@ def _divided(
         "challenge's own 500 are not public. Slides are unknown, so train and validation may share them"
     )
     told.count("validation", len(drawn))
-    return dict.fromkeys((keys[name] for name in drawn), "val")
+    return {keys[name] for name in drawn}

@@ -43,13 +43,13 @@ class Found:
     """A picture file by its place in the set.
 
     Attributes:
-        split: The folder train, val or test that it lies in; None for none.
+        split: What the folder it lies in is called, such as train; None for none.
         name: Path below that folder, without the suffix; what pairs are found by.
         path: The file.
         stain: What it shows, if it lies in a folder of one stain.
     """
 
-    split: Split | None
+    split: str | None
     name: str
     path: Path
     stain: Stain = "he"
@@ -82,7 +82,7 @@ class Header:
 
 def tiles_below(
     folder: Path,
-    split: Split | None = None,
+    split: str | None = None,
     *,
     stain: Stain = "he",
     root: Path | None = None,
@@ -156,10 +156,10 @@ def is_licence(name: str) -> bool:
     return _LICENCES.fullmatch(name) is not None and without_suffix(name) == name
 
 
-def licence_texts(root: Path) -> dict[str, str]:
-    """The licence and readme files that lie in a set's folder, and their text, 64 KB of each at most."""
+def licence_texts(folder: Path) -> dict[str, str]:
+    """The licence and readme files that lie in a folder, and their text, 64 KB of each at most."""
     texts = {}
-    for path in sorted(root.iterdir()):
+    for path in sorted(folder.iterdir()):
         if is_licence(path.name) and path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
                 texts[path.name] = file.read(LICENCE_BYTES).decode("utf-8", errors="replace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hepipe.importers.files import Found
+from hepipe.importers.files import Found, licence_texts
 from hepipe.importers.names import captured, read_scores
 from hepipe.importers.pairs import Facts, TileSet
 from hepipe.importers.tileset import Inputs, Told, mates, pairs_of, side_of, tile_set, warn_of_lonely
@@ -20,12 +20,12 @@ def open_folders(root: Path, spec: ImportSpec, inputs: Inputs | None = None) -> 
         ConfigError: A folder is missing or empty, a name stands on one side only (unless `allow_missing`), a file is
             no RGB picture or not of the common square size, or a pattern does not fit the names.
     """
-    told = Told(TERMS)
+    told = Told(TERMS, texts=licence_texts(root))
     he, ihc = side_of(root, spec.he, "he", told), side_of(root, spec.ihc, "ihc", told)
     both, lonely = mates(he, ihc, spec, names=(spec.he, spec.ihc))
     warn_of_lonely(lonely, told)
     facts = facts_by_pattern([*(tile for tile, _ in both), *lonely], spec)
-    return tile_set(root, pairs_of(both, lonely, spec, facts.__getitem__), spec, inputs or Inputs(), told)
+    return tile_set(pairs_of(both, lonely, spec, facts.__getitem__), spec, inputs or Inputs(), told)
 
 
 def facts_by_pattern(tiles: list[Found], spec: ImportSpec) -> dict[Found, Facts]:

@@ -12,11 +12,10 @@ from hepipe.importers.names import parsed, read_columns
 from hepipe.importers.pairs import Facts, TileSet
 from hepipe.importers.tileset import Inputs, Told, find_root, mates, pairs_of, side_of, tile_set, warn_of_lonely
 from hepipe.sheet import SCORES, Score
-from hepipe.specs.dataset import Split
 from hepipe.specs.imports import ImportSpec
 
 TERMS = "HER2match: terms not found; ask the authors before any use that is not research; cite them"
-EXPECTED: dict[Split, int] = {"train": 11610, "val": 3582, "test": 5980}
+EXPECTED = {"train": 11610, "val": 3582, "test": 5980}
 """Pairs after curation (Klöckner et al.)."""
 PX0 = 1024
 """Side of a tile at level 0, whatever size the copy has."""
@@ -34,7 +33,7 @@ def open_her2match(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
         ConfigError: No such set, other names, a size that contradicts the folders' names, or scores of unknown slides.
     """
     told = Told(TERMS)
-    root = find_root(root, lambda place: _folders(place) is not None, what="HE and IHC, or HE_20x and IHC_20x")
+    root = find_root(root, lambda place: _folders(place) is not None, told, what="HE and IHC, or HE_20x and IHC_20x")
     folders = _folders(root)
     assert folders is not None
     he, ihc = side_of(root, folders[0], "he", told), side_of(root, folders[1], "ihc", told)
@@ -60,7 +59,7 @@ def open_her2match(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
             extent_px0=PX0,
         )
 
-    return tile_set(root, pairs_of(both, lonely, spec, facts), spec, inputs, told, mpp=mpp)
+    return tile_set(pairs_of(both, lonely, spec, facts), spec, inputs, told, mpp=mpp)
 
 
 def _folders(place: Path) -> tuple[str, str] | None:

@@ -25,6 +25,7 @@ TERMS = "IHC4BC: terms of the data not found; ask the authors before any use tha
 ABOUT = 90_000
 """Pairs of all markers that its authors kept, about."""
 STRIDE_PX = 1500
+ALL = "all"
 TEST_SHARE, VAL_SHARE = 0.2, 0.1
 MARKS = ("a", "0", "d")
 """Reliable, set to zero by hand, discarded."""
@@ -47,7 +48,10 @@ def open_ihc4bc(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
     """
     told = Told(TERMS)
     root = find_root(
-        root, lambda place: _stained(place, "HandE", spec.marker) is not None, what=f"Images/HandE/{spec.marker}"
+        root,
+        lambda place: _stained(place, "HandE", spec.marker) is not None,
+        told,
+        what=f"Images/HandE/{spec.marker}",
     )
     folders = [_stained(root, stain, spec.marker) for stain in ("HandE", "IHC")]
     if folders[1] is None:
@@ -73,13 +77,18 @@ def open_ihc4bc(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
         case = known[tile].case
         return Facts(case_id=case, labels=labels.get(tile.base, {}))
 
-    own = pairs_of(both, lonely, spec, facts, splits={tile.key: chosen[known[tile].case] for tile in known})
-    named = {(tile.name, tile.split or spec.split): known[tile] for tile in known}
-    pairs = [_marked(pair, named[pair.name, pair.folder], _step(known), spec) for pair in own]
+    def split(tile: Found) -> Split:
+        return chosen[known[tile].case]
+
+    # The set has no splits that ids could begin with.
+    own = pairs_of(both, lonely, spec, facts, split=split, folder=lambda _: ALL)
+    named = {tile.name: known[tile] for tile in known}
+    step = _step(known)
+    pairs = [_marked(pair, named[pair.name], step, spec) for pair in own]
     thinned = sum(pair.problem == OVERLAPS for pair in pairs)
     if thinned:
         told.facts["thinned"] = f"{thinned:,} pairs of test left out: every second row and column is tested"
-    return tile_set(root, _without_folders(pairs), spec, inputs, told)
+    return tile_set(_without_folders(pairs), spec, inputs, told)
 
 
 def _stained(place: Path, stain: str, marker: str) -> Path | None:

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 from hepipe.errors import ConfigError
 from hepipe.importers.division import whole_groups
@@ -40,7 +39,9 @@ def open_mist(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
         ConfigError: No such marker, other names, a name in two parts, or no train or val.
     """
     told = Told(TERMS)
-    root = find_root(root, lambda place: bool(_bases(place, spec.marker)), what=f"trainA and trainB of {spec.marker}")
+    root = find_root(
+        root, lambda place: bool(_bases(place, spec.marker)), told, what=f"trainA and trainB of {spec.marker}"
+    )
     he, ihc = _side(root, spec, "he", told), _side(root, spec, "ihc", told)
     both, lonely = mates(he, ihc, spec, names=("A", "B"))
     warn_of_lonely(lonely, told)
@@ -49,16 +50,19 @@ def open_mist(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
     found = Counter(_published(tile) for tile, _ in both)
     told.count(f"mist {spec.marker} train", found["train"], EXPECTED[spec.marker])
     told.count(f"mist {spec.marker} val (test here)", found["test"], EXPECTED_TEST)
-    told.counts.append({"what": "slides", "found": len(set(slides.values())), "expected": EXPECTED_SLIDES[spec.marker]})
+    told.count(f"mist {spec.marker} slides", len(set(slides.values())), EXPECTED_SLIDES[spec.marker], unit="slides")
     splits = _divided([tile for tile, _ in both], slides, spec, told)
 
     def facts(tile: Found) -> Facts:
         return Facts(slide_id=slides[tile], case_id=slides[tile])
 
-    pairs = pairs_of(both, lonely, spec, facts, splits=splits, folder=_published)
+    def split(tile: Found) -> Split:
+        return splits.get(tile.key, _published(tile))
+
+    pairs = pairs_of(both, lonely, spec, facts, split=split, folder=_published)
     # Its slides are named by what looks like laboratory numbers, all of them.
     aliased = spec.model_copy(update={"alias": "always"}) if spec.alias == "auto" else spec
-    return tile_set(root, pairs, aliased, inputs, told)
+    return tile_set(pairs, aliased, inputs, told)
 
 
 def _bases(place: Path, marker: str) -> list[Path]:
@@ -77,9 +81,7 @@ def _side(root: Path, spec: ImportSpec, stain: Stain, told: Told) -> list[Found]
         for base in _bases(root, spec.marker)
         for part in _PARTS
         if (base / f"{part}{letter}").is_dir()
-        for tile in tiles_below(
-            base / f"{part}{letter}", cast(Split, part), stain=stain, root=root, skipped=told.skipped
-        )
+        for tile in tiles_below(base / f"{part}{letter}", part, stain=stain, root=root, skipped=told.skipped)
     ]
     twice = sorted(name for name, count in Counter(tile.key for tile in tiles).items() if count > 1)
     if twice:

@@ -62,7 +62,7 @@ class Pair:
 
     Attributes:
         split: Where it goes.
-        folder: Split that the set itself puts it into: the tile keeps its id when it is divided otherwise.
+        folder: Split that the set itself puts it into, which the tile's id keeps when it is divided otherwise.
         name: Within the set, with folders below the split, without suffix.
         he: File of the H&E; None without.
         ihc: File of the IHC, the same file where both stand side by side; None without.
@@ -74,7 +74,7 @@ class Pair:
     """
 
     split: Split
-    folder: Split
+    folder: str
     name: str
     he: Path | None
     ihc: Path | None

@@ -14,6 +14,7 @@ from hepipe.errors import ConfigError
 from hepipe.importers.files import SPLITS, Found, Stain, check_sizes, licence_texts, listed, read_header, tiles_below
 from hepipe.importers.names import aliases, looks_like_a_number, read_columns, resolved
 from hepipe.importers.pairs import NO_PARTNER, Facts, Pair, TileSet, is_passed
+from hepipe.progress import watched
 from hepipe.specs.dataset import Split
 from hepipe.specs.imports import ImportSpec
 
@@ -41,6 +42,7 @@ class Told:
         warnings: What a person should know; they go into the card.
         facts: Further entries.
         skipped: Files that were passed over, by what they are.
+        texts: Licence and readme files that lay with the set.
     """
 
     terms: str
@@ -48,16 +50,19 @@ class Told:
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
+    texts: dict[str, str] = field(default_factory=dict)
 
-    def count(self, what: str, found: int, expected: int | None = None) -> None:
+    def count(self, what: str, found: int, expected: int | None = None, *, unit: str = "pairs") -> None:
         """Note a count, and a warning where it is not the expected one."""
         self.counts.append({"what": what, "found": found, "expected": expected})
         if expected is not None and found != expected:
-            self.warnings.append(f"{what}: {found:,} pairs found, {expected:,} expected")
+            self.warnings.append(f"{what}: {found:,} {unit} found, {expected:,} expected")
 
 
-def find_root(folder: Path, holds: Callable[[Path], bool], *, what: str) -> Path:
+def find_root(folder: Path, holds: Callable[[Path], bool], told: Told, *, what: str) -> Path:
     """The folder in which a set lies: the one that is given or the only one below it that fits.
+
+    Licence texts are taken from that folder and from those above it, up to the one that is given.
 
     Raises:
         ConfigError: None, or several.
@@ -66,6 +71,9 @@ def find_root(folder: Path, holds: Callable[[Path], bool], *, what: str) -> Path
     for _ in range(MAX_DEPTH + 1):
         fits = [place for place in level if holds(place)]
         if len(fits) == 1:
+            above = fits[0].relative_to(folder).parts
+            for place in (folder.joinpath(*above[:depth]) for depth in range(len(above) + 1)):
+                told.texts |= licence_texts(place)
             return fits[0]
         if fits:
             names = [str(place.relative_to(folder)) for place in fits]
@@ -146,8 +154,8 @@ def pairs_of(
     spec: ImportSpec,
     facts: Callable[[Found], Facts],
     *,
-    splits: Mapping[tuple[str, str], Split] | None = None,
-    folder: Callable[[Found], Split] | None = None,
+    split: Callable[[Found], Split] | None = None,
+    folder: Callable[[Found], str] | None = None,
 ) -> list[Pair]:
     """Pairs with what the set says of them; those without a partner carry that problem.
 
@@ -156,16 +164,13 @@ def pairs_of(
         lonely: Likewise.
         spec: Split of tiles that have none.
         facts: Of a tile, from its name.
-        splits: By `Found.key` where a preset divides the set otherwise than its folders.
-        folder: The split that the set gives a tile; None: of its folder, or the spec's.
+        split: Where a preset puts a tile; None: where its folder does, or the spec.
+        folder: What a tile's id begins with, whatever the preset; None: its folder, or the spec's split.
     """
-    own = folder or (lambda tile: tile.split or spec.split)
-    divided = splits or {}
-    made = [Pair(divided.get(he.key, own(he)), own(he), he.name, he.path, ihc.path, facts(he)) for he, ihc in both]
-    made += [
-        Pair(divided.get(tile.key, own(tile)), own(tile), tile.name, *_alone(tile), facts(tile), NO_PARTNER)
-        for tile in lonely
-    ]
+    of = folder or (lambda tile: tile.split or spec.split)
+    to = split or (lambda tile: next((one for one in SPLITS if one == tile.split), spec.split))
+    made = [Pair(to(he), of(he), he.name, he.path, ihc.path, facts(he)) for he, ihc in both]
+    made += [Pair(to(tile), of(tile), tile.name, *_alone(tile), facts(tile), NO_PARTNER) for tile in lonely]
     return made
 
 
@@ -174,12 +179,11 @@ def _alone(tile: Found) -> tuple[Path | None, Path | None]:
 
 
 def tile_set(
-    root: Path, pairs: Sequence[Pair], spec: ImportSpec, inputs: Inputs, told: Told, *, mpp: float | None = None
+    pairs: Sequence[Pair], spec: ImportSpec, inputs: Inputs, told: Told, *, mpp: float | None = None
 ) -> TileSet:
     """The set as it will be stored: cases joined, ids replaced, sizes checked, tiles halved and quartered.
 
     Args:
-        root: Where the set lies; licence texts stand there.
         pairs: Of one kind.
         spec: What is asked for.
         inputs: A person's files.
@@ -196,7 +200,10 @@ def tile_set(
     if not read:
         raise ConfigError("import: no pair is left")
     abreast = 2 if any(pair.he == pair.ihc for pair in read) else 1
-    headers = {path: read_header(path, abreast=abreast) for pair in read for path in pair.files}
+    files = list(dict.fromkeys(path for pair in read for path in pair.files))
+    headers = {
+        path: read_header(path, abreast=abreast) for path in watched(files, "headers", total=len(files), unit="file")
+    }
     width, side = check_sizes(headers, square=abreast == 1)
     if abreast == 2 and width != 2 * side:
         raise ConfigError(f"import: {width} x {side} px; two square tiles side by side expected")
@@ -212,7 +219,8 @@ def tile_set(
         told.facts["quartered"] = "four tiles of each, in the split of their parent, whose name they keep"
     if told.skipped:
         told.facts["skipped"] = dict(sorted(told.skipped.items()))
-    terms = Terms(source_set=spec.kind, line=told.terms, texts=licence_texts(root))
+    own_words = f"; who imports it says: {spec.terms}" if spec.terms else ""
+    terms = Terms(source_set=spec.kind, line=told.terms + own_words, texts=told.texts)
     said = {
         "set": spec.kind,
         "preset": spec.preset,
@@ -223,6 +231,8 @@ def tile_set(
         "terms": [terms.model_dump(mode="json")],
         **told.facts,
     }
+    if extent := next((pair.facts.extent_px0 for pair in read if pair.facts.extent_px0), None):
+        said["side_px0"] = extent // (2 if spec.quarter else 1)
     scale = (mpp or spec.mpp or 0.0) * (2 if spec.halve else 1)
     px = side // (2 if spec.halve else 1) // (2 if spec.quarter else 1)
     return TileSet(tuple(cut), tuple(pair for pair in pairs if pair.problem), px, scale, passes, said)

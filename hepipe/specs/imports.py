@@ -84,6 +84,7 @@ class ImportSpec(Spec):
     alias: Literal["auto", "always", "never"] = Field(
         "auto", description="Own names in place of slide and case ids; auto: where they look like laboratory numbers."
     )
+    terms: str = Field("", description="What you know of the terms, in a sentence; stands beside what the set says.")
     cases: str | None = Field(None, description="CSV with columns name and case, for a set that names none.")
     scores: str | None = Field(None, description="CSV with columns slide and score.")
     names: str | None = Field(None, description="kind bci-clean: list of the names to keep, text or CSV.")
