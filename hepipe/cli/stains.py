@@ -101,6 +101,8 @@ def calibrate(
     typer.echo(f"{found.name}: weak from {weak:g}, moderate from {moderate:g}, strong from {strong:g} (DAB index)")
     for score, tiles in found.tiles.items():
         typer.echo(f"  {score}: {found.used[score]} of {tiles} training tiles, {found.cases[score]} cases")
+    if few := [score for score, cases in found.cases.items() if cases == 1]:
+        typer.echo(f"  one case alone stands for {', '.join(few)}: its staining decides the threshold")
     typer.echo(f"  Youden's J {found.youden[0]:.2f} (1+/2+) and {found.youden[1]:.2f} (2+/3+)")
 
 

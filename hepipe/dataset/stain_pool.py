@@ -42,9 +42,7 @@ def read_records(folder: Path) -> list[CaseStains]:
     """
     paths = sorted((folder / "stains").glob("*.json"))
     if not paths:
-        raise ConfigError(
-            f"{folder.name}: no case has stains/*.json yet; run estimate_stains for some first"
-        )
+        raise ConfigError(f"{folder.name}: no case has stains/*.json yet; run estimate_stains for some first")
     return [read_stains(path) for path in paths]
 
 
@@ -78,15 +76,16 @@ def as_yaml(pools: Sequence[BatchPool]) -> str:
         needing = f"; for {', '.join(one.without)}" if one.without else "; no case needs them now"
         if stains is None:
             name = "slides of unknown batch" if one.batch is None else f"batch {_quoted(one.batch)}"
-            lines.append(f"    # {name}: none of {len(one.without)} slides has vectors of its own{needing}")
+            lines.append(f"    # {name}: none of its slides has vectors of its own{needing}")
         elif one.batch is None:
             n_slides = len(one.cases) + len(one.without)
-            lines.append(f"    # {n_slides} slides without a batch: fill the column `batch` of the sheet{needing}")
+            lines.append(f"    # slides without a batch, {n_slides}: fill the column `batch` of the sheet{needing}")
         else:
+            many = f"{stains.n_vectors} slide{'s' * (stains.n_vectors > 1)}"
             few = f", {FEW} or more are better" if stains.n_vectors < FEW else ""
-            turned = f"within {max(stains.most_turn_deg):.1f} degrees"
+            turned = f", all within {max(stains.most_turn_deg):.1f} degrees" if stains.n_vectors > 1 else ""
             lines += [
-                f"    {_quoted(one.batch)}:  # median of {stains.n_vectors} slides{few}, {turned}{needing}",
+                f"    {_quoted(one.batch)}:  # median of {many}{turned}{few}{needing}",
                 f"      haematoxylin: {list(stains.first)}",
                 f"      dab: {list(stains.second)}",
             ]

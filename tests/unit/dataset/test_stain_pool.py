@@ -45,7 +45,7 @@ def test_the_proposal_is_a_section_of_the_config():
     batches = config.datasets["a"].sections.stains.batches
     assert list(batches) == ["b 1"]
     assert batches["b 1"].white == (240.0, 241.0, 242.0)
-    assert '# batch "b2": none of 1 slides' in text
+    assert '# batch "b2": none of its slides' in text
     assert "fill the column `batch`" in text
 
 
