@@ -50,7 +50,7 @@ MAX_REASONS = 9
 """A number key each."""
 READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 OWN_FILE = re.compile(r"[0-9a-f]{16,32}\.jpg")
-SCRIPTS = ("curation_model.js", "curation_pictures.js", "curation.js")
+SCRIPTS = tuple(f"curation{name}.js" for name in ("_model", "_pictures", "_filters", "_zoom", ""))
 
 
 @dataclass(frozen=True)
