@@ -11,6 +11,13 @@ from PIL import Image
 
 from hepipe.errors import ConfigError
 from hepipe.importers.files import decode_picture, read_header, tiles_below
+from hepipe.importers.pairs import import_tiles
+from hepipe.specs.imports import ImportSpec
+from hepipe.specs.tiling import StoreSpec
+from hepipe.stores.codecs import Passthrough
+from hepipe.stores.provenance import Provenance
+from hepipe.stores.tiles import TileStore, TileWriter
+from hepipe.tiling.cut import ARRAYS
 
 
 def both(put, name, **how):
@@ -98,8 +105,6 @@ def test_a_jpeg_decodes_here_as_in_the_store():
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, "JPEG", quality=70)
-    from hepipe.stores.codecs import Passthrough
-
     codec = Passthrough((32, 32))
     out = np.empty((32, 32, 3), np.uint8)
     codec.decode(codec.pack([file.getvalue()], shape=(32, 32)), out)
@@ -145,3 +150,39 @@ def test_a_plus_and_a_dot_survive_in_names(tmp_path):
     for name in ("00001_train_1+.png", "a.b+c.jpg"):
         (tmp_path / name).write_bytes(b"x")
     assert [tile.name for tile in tiles_below(tmp_path)] == ["00001_train_1+", "a.b+c"]
+
+
+def test_an_import_that_was_stopped_goes_on_with_its_unreadable_tiles(put, opened, root, tmp_path):
+    for number in range(9):
+        both(put, f"{number}.jpg", side=(64, 64))
+    for number in (1, 5):
+        file = root / "HE" / f"{number}.jpg"
+        file.write_bytes(file.read_bytes()[:-40])
+    tiles = opened("folder", mpp=0.5)
+    spec = ImportSpec(kind="folder", mpp=0.5)
+    seen = []
+
+    def bring(store_path, stop_at=99):
+        def measure(he, ihc, mpp):
+            seen.append(1)
+            if len(seen) == stop_at:
+                raise RuntimeError("killed")
+            return {"white_frac_he": 0.0, "white_frac_ihc": 0.0}
+
+        made = Provenance(artefact="tiles", subject="imported")
+        how = StoreSpec(tiles_per_shard=2)
+        with TileWriter(store_path, made, mpp=0.5, tile_px=64, arrays=ARRAYS, spec=how) as store:
+            rows = import_tiles(
+                tiles, spec, measures=[measure], dab_mask=lambda ihc, mpp, measured: ihc[..., 0] > 9, store=store
+            )
+            store.finish()
+        return rows
+
+    with pytest.raises(RuntimeError, match="killed"):
+        bring(tmp_path / "a.zarr", stop_at=5)
+    seen.clear()
+    rows = bring(tmp_path / "a.zarr")
+    assert len(seen) < 7
+    assert rows == bring(tmp_path / "b.zarr")
+    assert [row["row_in_store"] for row in rows] == [0, None, 1, 2, 3, None, 4, 5, 6]
+    assert TileStore(tmp_path / "a.zarr").digest == TileStore(tmp_path / "b.zarr").digest

@@ -159,8 +159,10 @@ def test_a_list_with_a_name_that_no_tile_has_is_an_error_with_the_nearest(bci, o
         opened("bci-clean", names="none.txt")
 
 
-def test_terms_travel_with_the_text_that_lay_there(bci, opened):
-    (terms,) = opened("bci").told["terms"]
+def test_terms_travel_with_the_text_that_lay_there(bci, opened, root):
+    (root / "LICENSE.txt").write_text("ours too")
+    (terms,) = opened("bci", terms="asked and granted").told["terms"]
     assert terms["source_set"] == "bci"
     assert "non-commercial" in terms["line"]
-    assert terms["texts"] == {"README": "for non-commercial purposes"}
+    assert terms["texts"] == {"LICENSE.txt": "ours too", "README": "for non-commercial purposes"}
+    assert terms["line"].endswith("who imports it says: asked and granted")
