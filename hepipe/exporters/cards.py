@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,10 +17,17 @@ TERMS = "TERMS.txt"
 
 
 def terms_of(selection: Selection) -> list[str]:
-    """The terms that the data set's card carries, one text each."""
-    found: Any = getattr(selection.card, "terms", ())
-    texts = [found] if isinstance(found, str) else list(found)
-    return [text for text in (_text(one).strip() for one in texts) if text]
+    """The terms that the data set's card carries, a line for each set, which it begins with."""
+    return [one.line for one in selection.card.terms]
+
+
+def terms_text(selection: Selection) -> str:
+    """The terms with the licence texts that lay with the sets."""
+    parts = []
+    for line, one in zip(terms_of(selection), selection.card.terms, strict=True):
+        parts.append(line)
+        parts += [f"--- {name} of {one.source_set} ---\n{text.strip()}" for name, text in sorted(one.texts.items())]
+    return "\n\n".join(parts or [NO_TERMS]) + "\n"
 
 
 def travelling(
@@ -45,7 +51,7 @@ def travelling(
     """
     return {
         "dataset.json": selection.card_file.read_bytes(),
-        terms: ("\n\n".join(terms_of(selection) or [NO_TERMS]) + "\n").encode(),
+        terms: terms_text(selection).encode(),
         page: (head + page_of(selection, what=what, files=[*files, (terms, "the terms above")])).encode(),
     }
 
@@ -123,13 +129,3 @@ def _plain(text: str) -> str:
     for sign in "\\`*<>|[]":
         one_line = one_line.replace(sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign])
     return one_line
-
-
-def _text(one: Any) -> str:
-    """A term as text, whether the card has it as text or as a record."""
-    if isinstance(one, str):
-        return one
-    record = one.model_dump(mode="json") if hasattr(one, "model_dump") else one
-    if isinstance(record, Mapping):
-        return "; ".join(f"{key}: {value}" for key, value in record.items() if value not in (None, ""))
-    return json.dumps(record, ensure_ascii=False)

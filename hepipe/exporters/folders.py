@@ -15,7 +15,7 @@ import numpy as np
 
 from hepipe.exporters.cards import record_of, travelling
 from hepipe.exporters.growing import Growing, Row, manifest_row
-from hepipe.exporters.selection import SPLITS, Selection, png
+from hepipe.exporters.selection import Selection, png
 from hepipe.parallel import in_order
 
 Layout = Literal["cyclegan", "bci", "split"]
@@ -66,7 +66,7 @@ def export_folders(
         counts = {suffix: sum(row["file"].endswith(f".{suffix}") for row in manifest) for suffix in suffixes}
         files = [
             (_PATTERNS[layout].format(split=split, letter=letter, stain=stain, name="*"), f"{stain}, split {split}")
-            for split in SPLITS
+            for split in selection.used
             for _, letter, stain in _STAINS
         ]
         beside = travelling(selection, what=_WHAT[layout], files=files)
@@ -94,7 +94,7 @@ def export_side_by_side(selection: Selection, out: Path, *, workers: int = 1) ->
         beside = travelling(
             selection,
             what=f"{what}with kind aligned.",
-            files=[(f"pairs/{split}/*.png", f"pairs of split {split}") for split in SPLITS],
+            files=[(f"pairs/{split}/*.png", f"pairs of split {split}") for split in selection.used],
         )
         growing.finish(manifest, beside, {**record_of(selection), "files": {"png": len(manifest)}})
     return {"png": len(manifest)}

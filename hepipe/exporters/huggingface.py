@@ -93,7 +93,7 @@ def export_huggingface(
         beside = travelling(
             selection,
             what=f"{what}{', '.join(f'`{name}`' for name in pictures)} are pictures, all else stands beside them.",
-            files=[(f"data/{NAMES[split]}-*.parquet", f"split {split}") for split in SPLITS if sizes[split]],
+            files=[(f"data/{NAMES[split]}-*.parquet", f"split {split}") for split in selection.used],
             page="README.md",
             head=_head(selection, features, sizes),
             terms="LICENSE",
@@ -137,7 +137,6 @@ def _leaves(schema: pa.Schema) -> list[str]:
 
 def _head(selection: Selection, features: Mapping[str, Any], sizes: Mapping[Split, int]) -> str:
     """The YAML head; strings as JSON has them, which is YAML too."""
-    used = [split for split in SPLITS if sizes[split]]
     size = next((name for name, below in _SIZES if len(selection.rows) < below), "n>1M")
     lines = [
         "---",
@@ -156,7 +155,7 @@ def _head(selection: Selection, features: Mapping[str, Any], sizes: Mapping[Spli
         "- config_name: default",
         "  data_files:",
     ]
-    for split in used:
+    for split in selection.used:
         lines += [f"  - split: {NAMES[split]}", f"    path: data/{NAMES[split]}-*"]
     lines += ["dataset_info:", "  features:"]
     for name, feature in features.items():
@@ -170,7 +169,7 @@ def _head(selection: Selection, features: Mapping[str, Any], sizes: Mapping[Spli
             for inner, kind in feature.items():
                 lines += [f"    - name: {json.dumps(inner)}", f"      dtype: {kind['dtype']}"]
     lines.append("  splits:")
-    for split in used:
+    for split in selection.used:
         count = len(selection.in_split(split))
         lines += [f"  - name: {NAMES[split]}", f"    num_bytes: {sizes[split]}", f"    num_examples: {count}"]
     total = sum(sizes.values())

@@ -13,6 +13,8 @@ from hepipe.errors import StoreError
 
 MOST = 80
 """Characters of a name: with its suffixes it fits into the 100 bytes of a plain tar header."""
+NO_SPLIT = "all"
+"""What ids of an imported set without splits begin with."""
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9+-]*(_[A-Za-z0-9+-]+)*")
 _TAKEN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 _HASH = 12
@@ -21,10 +23,10 @@ _HASH = 12
 def file_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Tile id to a name without folder and suffix, of letters, digits, `+`, `-` and `_`, at most `MOST` long.
 
-    Slashes become `__`. The split that an imported set's ids begin with goes while the tile is in it, so that such a
-    set leaves under the names that it came with. An id with anything else in it, one that is too long, and two that
-    would meet on a system that does not tell capitals, carry a hash of the id too. Dots go, as WebDataset cuts a name
-    at its first one.
+    Slashes become `__`. The split that an imported set's ids begin with goes while the tile is in it, and `all` of a
+    set without splits always, so that such a set leaves under the names that it came with. An id with anything else in
+    it, one that is too long, and two that would meet on a system that does not tell capitals, carry a hash of the id
+    too. Dots go, as WebDataset cuts a name at its first one.
 
     Args:
         rows: Of the whole index, with `tile_id`, `split` and `source_set`: a name must not follow from what else is
@@ -64,7 +66,8 @@ def checked_place(name: str) -> str:
 
 def _named(row: Mapping[str, Any]) -> str:
     tile_id = str(row["tile_id"])
-    shown = tile_id.removeprefix(f"{row['split']}/") if row["source_set"] else tile_id
+    begin, found, rest = tile_id.partition("/")
+    shown = rest if found and row["source_set"] and begin in (row["split"], NO_SPLIT) else tile_id
     parts = shown.split("/")
     name = "__".join(parts)
     plain = all(_PLAIN.fullmatch(part) for part in parts)

@@ -87,6 +87,8 @@ class Selection:
         rows.sort(key=lambda row: (SPLITS.index(row["split"]), str(row["tile_id"])))
         if most is not None and most < len(rows):
             rows = [rows[number] for number in np.linspace(0, len(rows) - 1, most).round().astype(int).tolist()]
+        if not everything:
+            raise ConfigError(f"export: {index} holds no tile; dataset.json beside it says what became of its cases")
         if not rows:
             raise ConfigError(
                 f"export: none of the {len(everything)} tiles of the index is in the chosen splits, cases and place "
@@ -125,6 +127,11 @@ class Selection:
     def stores(self) -> Mapping[str, TileStore]:
         """The open stores by name."""
         return self._stores
+
+    @property
+    def used(self) -> list[Split]:
+        """Splits that have a chosen tile."""
+        return [split for split in SPLITS if self.in_split(split)]
 
     def in_split(self, split: Split) -> list[dict[str, Any]]:
         """The chosen rows of one split."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from hepipe.exporters.cards import record_of, travelling
 from hepipe.exporters.growing import Growing, Row, manifest_row
-from hepipe.exporters.selection import SPLITS, Selection, png
+from hepipe.exporters.selection import Selection, png
 from hepipe.exporters.shards import Order, Shard, file_digest, plan
 from hepipe.parallel import in_order
 
@@ -64,11 +64,11 @@ def export_webdataset(
             + (", `key.dab_mask.png` (255 where DAB is positive)" if selection.has_masks else "")
             + " and `key.json`, which has the tile's id, case, score and measurements.",
             files=[
-                *((f"{split}-*.tar", f"shards of split {split}") for split in SPLITS),
-                *((f"{split}.json", f"index of the shards of {split}, as `wids` reads it") for split in SPLITS),
+                *((f"{split}-*.tar", f"shards of split {split}") for split in selection.used),
+                *((f"{split}.json", f"index of the shards of {split}, as `wids` reads it") for split in selection.used),
             ],
         )
-        for split in SPLITS:
+        for split in selection.used:
             own = [entry for shard, entry in zip(shards, listed, strict=True) if shard.split == split]
             beside[f"{split}.json"] = _index(selection.card.name, split, own)
         growing.finish(manifest, beside, {**record_of(selection), "shards": listed})

@@ -1,10 +1,13 @@
 import csv
+import json
 import sys
 
 import pytest
 from small_exports import PLAN, contents
 
 from hepipe.cli import app as cli
+from hepipe.dataset.card import read_card, write_card
+from hepipe.dataset.terms import Terms
 from hepipe.exporters.growing import as_csv
 from hepipe.exporters.selection import COLUMNS
 from hepipe.stores.tables import INDEX
@@ -35,6 +38,18 @@ def test_every_kind_takes_its_card_terms_and_fingerprint_along(make_set, tmp_pat
     assert terms.strip() in page
     assert "names no terms" in terms
     assert files["dataset.json"] == (tmp_path / "set" / "dataset.json").read_bytes()
+
+
+def test_terms_and_licence_texts_of_the_sets_travel(make_set, tmp_path, run):
+    index = make_set()
+    path = index.with_name("dataset.json")
+    known = Terms(source_set="bci", line="BCI: for research, not for sale", texts={"LICENSE": "You may\nlook."})
+    write_card(path, read_card(path).model_copy(update={"terms": (known,)}))
+    run("export", "ab", "--index", index, "--out", tmp_path / "out")
+    files = contents(tmp_path / "out")
+    assert files["TERMS.txt"] == b"BCI: for research, not for sale\n\n--- LICENSE of bci ---\nYou may\nlook.\n"
+    assert b"> BCI: for research, not for sale" in files["CARD.md"]
+    assert json.loads(files["export.json"])["terms"] == ["BCI: for research, not for sale"]
 
 
 def test_a_mistake_is_told_in_one_line(make_set, tmp_path, run):

@@ -2,10 +2,11 @@ import csv
 import hashlib
 import json
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
-from small_exports import PLAN, contents, pixels, sha256
+from small_exports import PLAN, SIDE, contents, pixels, sha256
 
 from hepipe.errors import ConfigError
 from hepipe.exporters import folders, growing
@@ -14,6 +15,11 @@ from hepipe.exporters.selection import Selection
 from hepipe.importers.aligned import open_aligned
 from hepipe.importers.folder import open_folders
 from hepipe.specs.imports import ImportSpec
+from hepipe.specs.tiling import StoreSpec
+from hepipe.stores.codecs import Passthrough
+from hepipe.stores.provenance import Provenance
+from hepipe.stores.shards import sealed
+from hepipe.stores.tiles import TileWriter
 
 TILES = {tile_id: split for tiles in PLAN.values() for tile_id, split in tiles}
 
@@ -54,6 +60,16 @@ def test_an_imported_set_leaves_under_the_names_that_it_came_with(make_set, tmp_
     assert (tmp_path / "out" / "HE" / "train" / "00001_train_1+.png").is_file()
     # Its id says test and its split is train now: the id's word stays, so that no two names meet.
     assert (tmp_path / "out" / "IHC" / "train" / "test__00003_test_3+.png").is_file()
+
+
+def test_a_set_without_splits_leaves_under_its_own_names(make_set, tmp_path):
+    index = make_set({"imported": [("all/one", "train"), ("all/two", "test"), ("train/one", "train")]})
+    chosen = Selection(index)
+    names = {row["tile_id"]: chosen.name(row) for row in chosen.rows}
+    assert names["all/two"] == "two"
+    # Both would be `one` of train: each takes its id's hash.
+    assert len({names["all/one"], names["train/one"]}) == 2
+    assert all(names[tile_id].startswith("one-") for tile_id in ("all/one", "train/one"))
 
 
 def test_cyclegans_folders_have_a_file_of_one_name_on_both_sides(make_set, tmp_path):
@@ -158,6 +174,30 @@ def test_stored_jpegs_leave_as_they_are(make_set, tmp_path):
     assert export_folders(chosen, tmp_path / "out", stored=True) == {"jpg": 6}
     store = chosen.stores["tiles/c1.zarr"]
     assert (tmp_path / "out" / "trainA" / "c1__1-0.jpg").read_bytes() == store.chunk("he", 1)
+
+
+def test_jpegs_that_the_store_passes_through_leave_byte_for_byte(make_set, tmp_path):
+    """One file in the store is a whole tile; the other is one that reaches over the slide's edge, which becomes PNG."""
+    index = make_set({"c1": [("c1/0-0", "train"), ("c1/1-0", "train")]})
+    codec = Passthrough((SIDE, SIDE))
+    jpegs = [imagecodecs.jpeg8_encode(pixels(tile_id, "he"), level=80) for tile_id in ("c1/0-0", "c1/1-0")]
+    with TileWriter(
+        index.parent / "tiles" / "c1.zarr",
+        Provenance(artefact="tiles", subject="c1"),
+        mpp=0.5,
+        tile_px=SIDE,
+        arrays={"he": 3, "ihc": 3},
+        spec=StoreSpec(codec="passthrough"),
+        passthrough={"he": codec},
+    ) as writer:
+        for jpeg, inside in zip(jpegs, ((SIDE, SIDE), (SIDE, 9)), strict=True):
+            chunk = sealed(codec.pack([jpeg], shape=(SIDE, SIDE), inside=inside))
+            writer.append({}, {"he": chunk, "ihc": writer.encode("ihc", pixels("c1/0-0", "ihc"))})
+        writer.finish()
+    assert export_folders(Selection(index), tmp_path / "out", stored=True) == {"png": 3, "jpg": 1}
+    assert (tmp_path / "out" / "trainA" / "c1__0-0.jpg").read_bytes() == jpegs[0]
+    edge = np.asarray(Image.open(tmp_path / "out" / "trainA" / "c1__1-0.png"))
+    assert (edge[:, 9:] == 255).all()
 
 
 def test_a_store_without_jpegs_gives_png_and_the_count_says_so(make_set, tmp_path):
