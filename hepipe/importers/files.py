@@ -33,7 +33,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 LICENCE_BYTES = 64_000
 _LICENCES = re.compile(r"(licen[cs]e|copying|terms|readme|notice).*", re.IGNORECASE)
 _SKIPPED = re.compile(r"(\..*|.*Zone\.Identifier|Thumbs\.db)")
-_SHOWN = 20
+SHOWN = 20
+"""Names that an error lists."""
 _HEADS = (4_096, 65_536, 1 << 20)
 """Bytes in which a JPEG's size is looked for in turn; colour profiles may stand before it."""
 
@@ -194,6 +195,8 @@ def read_header(path: Path, *, abreast: int = 1) -> Header | str:
 def _checked(picture: Image.Image, nbytes: int, abreast: int, passes: bool) -> Header | str:
     if picture.format not in FORMATS:
         return f"{picture.format} file"
+    if (frames := getattr(picture, "n_frames", 1)) > 1:
+        return f"{frames} pictures in one file"
     if picture.mode != "RGB" or ";16" in str(getattr(picture, "tile", "")):
         return f"mode {picture.mode}{', 16 bits' if picture.mode == 'RGB' else ''}, 8-bit RGB expected"
     width, height = picture.size
@@ -272,5 +275,5 @@ def check_sizes(headers: Mapping[Path, Header | str], *, square: bool = True) ->
 
 def listed(names: list[str]) -> str:
     """Names for an error, at most 20 and how many more."""
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

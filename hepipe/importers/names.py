@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hepipe.errors import ConfigError
-from hepipe.importers.files import Found, listed, without_suffix
+from hepipe.importers.files import SHOWN, Found, listed, without_suffix
 from hepipe.sheet import SCORES, Score
 
 LIST_BYTES = 64_000_000
@@ -152,13 +152,16 @@ def resolved(wanted: Sequence[str], tiles: Sequence[Found], what: str) -> list[F
     for tile in tiles:
         for name in dict.fromkeys((tile.base, tile.name, "/".join(filter(None, tile.key)))):
             known.setdefault(name, []).append(tile)
-    found, unknown, doubtful = [], [], []
+    found: list[Found] = []
+    unknown: list[str] = []
+    doubtful: list[str] = []
     for name in wanted:
         plain = without_suffix(name.replace("\\", "/").strip("/"))
         parts = plain.split("/")
         fits = next((known[end] for place in range(len(parts)) if (end := "/".join(parts[place:])) in known), None)
         if fits is None:
-            unknown.append(name + _nearest(parts[-1], known))
+            # Names beyond those that are shown are only counted: looking for the nearest takes its time.
+            unknown.append(name + _nearest(parts[-1], known) if len(unknown) < SHOWN else name)
         elif len(fits) > 1:
             doubtful.append(name)
         else:

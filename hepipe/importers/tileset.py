@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,8 @@ def tile_set(
         told.facts["halved"] = "each px is the mean of 2 x 2 px of the file, rounded"
     if spec.quarter:
         told.facts["quartered"] = "four tiles of each, in the split of their parent, whose name they keep"
+    if (extent := read[0].facts.extent_px0) is not None:
+        told.facts["side_px0"] = extent // (2 if spec.quarter else 1)
     if told.skipped:
         told.facts["skipped"] = dict(sorted(told.skipped.items()))
     own_words = f"; who imports it says: {spec.terms}" if spec.terms else ""
@@ -247,10 +250,12 @@ def _passes(
     abreast: int,
 ) -> frozenset[str]:
     """Stains that the store keeps as they are; provenance says why others are not."""
-    passed, said = set(), {}
+    passed, said, decoders = set(), {}, {}
     for place, stain in enumerate(("he", "ihc")):
         own = [headers[path] for pair in files if (path := pair[place]) is not None]
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(one.kind for one in own).items()))
+        libraries = {"imagecodecs" if one.kind == "JPEG" else "pillow" for one in own}
+        decoders[stain] = ", ".join(f"{name} {version(name)}" for name in sorted(libraries))
         if spec.keep == "pixels":
             said[stain] = f"pixels of {kinds}, as the config asks"
         elif abreast == 2:
@@ -262,7 +267,7 @@ def _passes(
             passed.add(stain)
         else:
             said[stain] = f"pixels of {kinds}: not all are sequential JPEGs"
-    told.facts["kept"] = said
+    told.facts |= {"kept": said, "decoders": decoders}
     return frozenset(passed)
 
 

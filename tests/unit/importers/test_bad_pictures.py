@@ -53,6 +53,15 @@ def test_sixteen_bits_are_named_though_they_could_be_cut_to_eight(put, opened, r
         opened("folder", mpp=0.5)
 
 
+def test_several_pictures_in_a_file_are_named(put, opened, root):
+    both(put, "a.png", format="PNG")
+    for stain in ("HE", "IHC"):
+        pages = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
+        pages[0].save(root / stain / "b.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ConfigError, match=r"b.tif \(2 pictures in one file\)"):
+        opened("folder", mpp=0.5)
+
+
 def test_a_picture_bomb_is_refused_by_its_header(put, opened, root):
     both(put, "a.png", format="PNG")
     for stain in ("HE", "IHC"):

@@ -38,6 +38,16 @@ def test_her2match_names_say_slide_and_place(her2match, opened, rows_of):
     assert any("states none" in text for text in tiles.told["warnings"])
     assert "her2match train: 4 pairs found, 11,610 expected" in tiles.told["warnings"]
     assert "2 x 2" in tiles.told["halved"]
+    assert tiles.told["side_px0"] == 1024
+    assert tiles.told["decoders"]["he"].startswith("imagecodecs ")
+
+
+def test_quarters_of_a_placed_tile_have_their_own_places(her2match, opened, rows_of):
+    her2match(side=(512, 512))
+    tiles = opened("her2match", quarter=True)
+    rows = {row["tile_id"]: row for row in rows_of(tiles, "her2match", quarter=True)}
+    row = rows["test/wsi020_id1_x1024_y97280_r1c0"]
+    assert (row["x_px0"], row["y_px0"], tiles.told["side_px0"]) == (1024, 97280 + 512, 512)
 
 
 def test_her2match_knows_a_halved_copy_by_size_and_folders(her2match, opened):
