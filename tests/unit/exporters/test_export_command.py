@@ -1,13 +1,15 @@
 import csv
 import json
-import sys
 
 import pytest
+import typer
 from small_exports import PLAN, contents
+from typer.testing import CliRunner
 
-from hepipe.cli import app as cli
+from hepipe.cli import export
 from hepipe.dataset.card import read_card, write_card
 from hepipe.dataset.terms import Terms
+from hepipe.errors import ConfigError, StoreError
 from hepipe.exporters.growing import as_csv
 from hepipe.exporters.selection import COLUMNS
 from hepipe.stores.tables import INDEX
@@ -16,21 +18,20 @@ TILES = {tile_id: split for tiles in PLAN.values() for tile_id, split in tiles}
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run():
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    export.register(app)
+
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hepipe", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        said = capsys.readouterr()
-        return left.value.code or 0, said.out + said.err
+        return CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False).output
 
     return run
 
 
 @pytest.mark.parametrize("kind", ["ab", "pix2pix", "webdataset", "huggingface", "csv"])
 def test_every_kind_takes_its_card_terms_and_fingerprint_along(make_set, tmp_path, run, kind):
-    code, said = run("export", kind, "--index", make_set(), "--out", tmp_path / "out", "--workers", 2)
-    assert (code, "8 tiles of set" in said) == (0, True), said
+    assert "8 tiles of set" in run("export", kind, "--index", make_set(), "--out", tmp_path / "out", "--workers", 2)
     files = contents(tmp_path / "out")
     page = files["README.md" if kind == "huggingface" else "CARD.md"].decode()
     terms = files["LICENSE" if kind == "huggingface" else "TERMS.txt"].decode()
@@ -52,17 +53,17 @@ def test_terms_and_licence_texts_of_the_sets_travel(make_set, tmp_path, run):
     assert json.loads(files["export.json"])["terms"] == ["BCI: for research, not for sale"]
 
 
-def test_a_mistake_is_told_in_one_line(make_set, tmp_path, run):
-    code, said = run("export", "ab", "--index", make_set(), "--out", tmp_path / "out", "--split", "testing")
-    assert (code, said) == (2, "hepipe: --split testing: train, val, test expected\n")
-    (tmp_path / "set" / "dataset.json").unlink()
-    code, said = run("export", "ab", "--index", tmp_path / "set" / "index.parquet", "--out", tmp_path / "out")
-    assert code == 2
-    assert "run assemble again" in said
+def test_a_mistake_names_what_was_found_and_what_to_do(make_set, tmp_path, run):
+    index = make_set()
+    with pytest.raises(ConfigError, match="--split testing: train, val, test expected"):
+        run("export", "ab", "--index", index, "--out", tmp_path / "out", "--split", "testing")
+    index.with_name("dataset.json").unlink()
+    with pytest.raises(StoreError, match="run assemble again"):
+        run("export", "ab", "--index", index, "--out", tmp_path / "out")
 
 
 def test_asking_for_stored_bytes_that_are_not_there_is_answered_aloud(make_set, tmp_path, run):
-    _, said = run("export", "ab", "--index", make_set(), "--out", tmp_path / "out", "--as", "stored")
+    said = run("export", "ab", "--index", make_set(), "--out", tmp_path / "out", "--as", "stored")
     assert "16 files are PNG, as no single JPEG in the store makes their tile" in said
 
 
