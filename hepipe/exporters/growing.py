@@ -98,9 +98,12 @@ class Growing:
 
     def commit(self, part: int, rows: Sequence[Row]) -> None:
         """A part is whole: its files are on the disk before the journal says so."""
-        for name in sorted({self._file(row) for row in rows}):
-            with (self._store / name).open("rb") as opened:
+        files = {self._store / self._file(row) for row in rows}
+        for file in files:
+            with file.open("rb") as opened:
                 os.fsync(opened.fileno())
+        for folder in {file.parent for file in files}:
+            sync_folder(folder)
         write_synced(self._journal / f"{part:06d}.json", json.dumps(rows).encode())
 
     def parts(

@@ -75,5 +75,5 @@ def _named(row: Mapping[str, Any]) -> str:
 
 
 def _hashed(name: str, tile_id: str) -> str:
-    kept = re.sub(r"[^A-Za-z0-9+_-]", "-", name).strip("-_")[: MOST - _HASH - 1]
+    kept = re.sub(r"[^A-Za-z0-9+_-]", "-", name).lstrip("+-_")[: MOST - _HASH - 1]
     return f"{kept or 'tile'}-{hashlib.sha256(tile_id.encode()).hexdigest()[:_HASH]}"
