@@ -23,6 +23,7 @@ MODULES = (
     "cohort",
     "dataset",
     "results",
+    "splits",
     "doctor",
 )
 

@@ -183,6 +183,7 @@ def assemble(
 ) -> None:
     """Follow people's decisions, divide the patients, write the index of kept tiles and the card with fingerprint."""
     from hepipe.cli.funnel import with_funnel
+    from hepipe.cli.splits import say_splits, tile_reader
     from hepipe.dataset.card import write_card
     from hepipe.dataset.cases import read_case
     from hepipe.dataset.curation import curate, effects_text
@@ -195,7 +196,8 @@ def assemble(
     ids = [name for name in (part.strip() for part in cases.split(",")) if name]
     files = [read_decisions(path) for path in decisions or ()]
     parts, done = curate([read_case(folder, name) for name in ids], files, CurationSpec.model_validate_json(curation))
-    rows, made = assemble_cases(folder.name, parts, SplitsSpec.model_validate_json(spec), curated=done)
+    splits = SplitsSpec.model_validate_json(spec)
+    rows, made = assemble_cases(folder.name, parts, splits, curated=done, pixels=tile_reader(folder))
     counted, made = with_funnel(folder, parts, done, rows, made)
     write_table(rows, index, INDEX, made.provenance)
     write_card(card, made)
@@ -210,8 +212,10 @@ def assemble(
         scores = ", ".join(f"{score}: {count}" for score, count in part.by_score.items())
         outside = f" and {part.outside} from beside the tumour" if part.outside else ""
         typer.echo(f"{split}: {part.tiles} tiles{outside} of {part.patients} patients ({scores})")
+    say_splits(made)
     for warning in made.warnings:
-        typer.echo(f"warning: {warning}")
+        if not warning.startswith("leak: "):
+            typer.echo(f"warning: {warning}")
 
 
 def _status(case: CheckedCase, registered: Registered, masks: TissueMasks) -> CaseStatus:

@@ -45,6 +45,7 @@ class CaseTiles:
         decoded: Stain to who decodes its slide, and into which colours.
         stains: Digest of the stain vectors and white points.
         versions: Stage to the version of hepipe that it ran with.
+        side_px0: Side of its tiles, px of level 0 of the H&E; 0 where unknown.
         told: What an import said of its set: counts, division, warnings, terms; empty for a case of slides.
     """
 
@@ -65,6 +66,7 @@ class CaseTiles:
     decoded: Mapping[str, str] = field(default_factory=dict)
     stains: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    side_px0: float = 0.0
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -100,6 +102,7 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
             alignment=alignment,
             stains=vectors,
             versions=_versions(stages),
+            side_px0=float(of_tiles.told.get("side_px0", 0)),
             told=of_tiles.told,
         )
     checked = read_checked(folder / "checked" / f"{case_id}.json")
@@ -125,7 +128,12 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
         decoded={stain: f"{facts.reader}, {facts.color}" for stain, facts in slides.items()},
         stains=vectors,
         versions=_versions(stages),
+        side_px0=_side_px0(of_tiles.spec, checked.he.mpp) if checked.he else 0.0,
     )
+
+
+def _side_px0(tiling: Mapping[str, Any], mpp: float) -> float:
+    return float(tiling.get("tile_px", 0) * tiling.get("mpp", 0) / mpp)
 
 
 def _specs(stages: Sequence[Provenance]) -> dict[str, Any]:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hepipe.dataset.audit import LeakAudit, Pixels, audit, refuse
 from hepipe.dataset.card import DatasetCard, card_case, card_split, imported_cases, profile_warnings
 from hepipe.dataset.cases import IMPORTED, INSIDE, CaseTiles
 from hepipe.dataset.curation import Curated
 from hepipe.dataset.fingerprint import fingerprint, mixed_versions
 from hepipe.dataset.splits import SPLITS, Patient, assign
+from hepipe.dataset.strata import batch_warnings, by_batch, by_split
 from hepipe.dataset.terms import merged_terms, told_terms
 from hepipe.errors import ConfigError
 from hepipe.specs.dataset import SplitsSpec
@@ -19,7 +21,12 @@ from hepipe.stores.provenance import Provenance
 
 
 def assemble(
-    name: str, cases: Sequence[CaseTiles], spec: SplitsSpec, *, curated: Curated | None = None
+    name: str,
+    cases: Sequence[CaseTiles],
+    spec: SplitsSpec,
+    *,
+    curated: Curated | None = None,
+    pixels: Pixels | None = None,
 ) -> tuple[list[dict[str, Any]], DatasetCard]:
     """The rows of the index (kept tiles by tile id) and the card.
 
@@ -31,6 +38,10 @@ def assemble(
         cases: With what people decided in their `keep`, as `curate` gives them.
         spec: How patients are divided.
         curated: What those decisions did; told in the card, and part of the fingerprint.
+        pixels: Reads the H&E tile of a row, to look at near-duplicates; None goes by their hashes alone.
+
+    Raises:
+        ConfigError: Fixed splits that contradict each other, or splits of our own that leak.
     """
     curated = curated or Curated()
     passed = {case.case_id: [tile for tile in case.tiles if case.keep[tile["tile_id"]]] for case in cases}
@@ -50,6 +61,7 @@ def assemble(
                     **tile,
                     "store": f"tiles/{case.case_id}.zarr",
                     "split": split,
+                    "fold": None if case.case_id == IMPORTED else division.folds.get(str(case.patient_id)),
                     "alignment": case.alignment[tile["tile_id"]],
                     "he_reader": case.readers.get("he"),
                     "ihc_reader": case.readers.get("ihc"),
@@ -69,7 +81,12 @@ def assemble(
             imported = {key: value for key, value in case.told.items() if key not in ("terms", "warnings")}
     warnings += curated.warnings
     warnings += _held_back(held)
-    warnings += _pixels_shared(rows)
+    leaks = _audited(rows, cases, spec, pixels)
+    refuse(leaks, near_duplicates=spec.near_duplicates)
+    strata, batches = by_split(rows), by_batch(rows)
+    warnings += [f"leak: {line}" for line in leaks.lines()]
+    warnings += leaks.notes
+    warnings += batch_warnings(batches)
     warnings += profile_warnings({case.case_id: case.icc for case in cases if used[case.case_id]})
     told = curated.card
     made = fingerprint(
@@ -88,6 +105,10 @@ def assemble(
         n_outside=sum(row["place"] != INSIDE for row in rows),
         cases=tuple(sorted(described, key=lambda case: case.case_id)),
         splits={split: card_split([row for row in rows if row["split"] == split]) for split in SPLITS},
+        strata=strata,
+        batches=batches,
+        proof=division.proof,
+        leaks=leaks,
         curation=curated.card,
         imported=imported,
         terms=merged_terms(*(told_terms(case.told) for case in cases)),
@@ -150,17 +171,17 @@ def _import_warnings(imported: CaseTiles) -> list[str]:
     return warnings
 
 
-def _pixels_shared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Tiles of two splits with the same H&E pixels: a leak, whatever the ids say."""
-    first: dict[str, Mapping[str, Any]] = {}
-    warnings = []
-    for row in rows:
-        other = first.setdefault(row["he_sha256"], row)
-        if other["split"] != row["split"]:
-            warnings.append(
-                f"tile {row['tile_id']} ({row['split']}) has the pixels of {other['tile_id']} ({other['split']})"
-            )
-    return warnings[:20]
+def _audited(
+    rows: Sequence[Mapping[str, Any]], cases: Sequence[CaseTiles], spec: SplitsSpec, pixels: Pixels | None
+) -> LeakAudit:
+    return audit(
+        rows,
+        slides={case.case_id: case.slides for case in cases if case.slides},
+        sides_px0={case.case_id: case.side_px0 for case in cases},
+        near_bits=spec.near_bits,
+        official=any(case.case_id == IMPORTED for case in cases),
+        pixels=pixels,
+    )
 
 
 def _status(cases: Sequence[CaseTiles]) -> CaseStatus:

@@ -132,6 +132,17 @@ def assign(patients: Sequence[Patient], spec: SplitsSpec) -> Division:
     return Division(splits, chosen, warnings, proof)
 
 
+def recommendation(n_cases: int, folds: int | None) -> str | None:
+    """Advice to take folds, for sets of few cases; None for more, or where they are taken."""
+    if folds is not None or not 0 < n_cases <= FEW_CASES:
+        return None
+    count = next(k for k in (5, 4, 3) if k * 2 <= n_cases or k == 3)
+    return (
+        f"{n_cases} cases are few: a single test split rests on a handful of them. Grouped k-fold tests every case "
+        f"once: splits.folds: {count}, and fold: all in the runs"
+    )
+
+
 def split_of_fold(fold: int, *, test: int, folds: int) -> Split:
     """Where a fold stands when fold `test` is tested on: the next one validates, the others train."""
     if fold == test:

@@ -78,7 +78,8 @@ INDEX = pa.schema(
     [
         *TILES,
         column("store", pa.string(), "tile store, relative to the index"),
-        column("split", pa.string(), "train, val or test"),
+        column("split", pa.string(), "train, val or test; with folds what a run of fold 0 sees"),
+        column("fold", pa.int32(), "fold of the patient, from 0; null without folds", nullable=True),
         column("alignment", pa.string(), "aligned, weak, misaligned or beyond the search range"),
         column("he_reader", pa.string(), "who decoded the H&E, and why not directly; null for imports", nullable=True),
         column("ihc_reader", pa.string(), "likewise the IHC", nullable=True),

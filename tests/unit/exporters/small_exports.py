@@ -70,6 +70,7 @@ def row_of(tile_id, store, number, split, **changes):
         "alignment": "aligned",
         "he_reader": None,
         "ihc_reader": None,
+        "fold": None,
         **changes,
     }
 

@@ -150,6 +150,7 @@ class Results:
                 "alignment": "aligned",
                 "he_reader": None,
                 "ihc_reader": None,
+                "fold": None,
             }
             for row in rows[1:]
         ]
