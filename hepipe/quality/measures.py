@@ -14,7 +14,7 @@ from hepipe.quality.loss import REACH_UM, SAME_SECTION_REACH_UM, loss
 from hepipe.quality.misalignment import misalignment, same_section_misalignment
 from hepipe.quality.overstain import overstain
 from hepipe.quality.pen import pen
-from hepipe.quality.residual import residual, residual_matrix
+from hepipe.quality.residual import residual
 from hepipe.quality.rim import rim
 from hepipe.quality.saturation import saturation
 from hepipe.quality.shade import shade
@@ -66,10 +66,6 @@ def measures_of(record: CaseStains, section: Section, *, thresholds_od: Sequence
     return [
         over_white(loss, reach_um=SAME_SECTION_REACH_UM),
         functools.partial(same_section_misalignment, of_he=blue_of_he, of_ihc=blue_of_ihc),
-        functools.partial(
-            residual,
-            amounts_from_od=residual_matrix(record.ihc.first, record.ihc.second, record.he.second),
-            white=record.ihc.white,
-        ),
+        over_white(residual),
         *both,
     ]
