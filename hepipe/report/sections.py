@@ -102,7 +102,10 @@ def _dataset_card(dataset: DatasetView) -> Html:
         parts.append(table(head_row, rows))
         for warning in card.warnings:
             parts.append(tag("p", warning, class_="note warn"))
-        parts.append(facts({"fingerprint": tag("code", card.fingerprint[:16])}))
+        for terms in card.terms:
+            parts.append(tag("p", f"Terms of {terms.source_set}: {terms.line}.", class_="note"))
+        division = str((card.imported or {}).get("division", ""))
+        parts.append(facts({"division": division, "fingerprint": tag("code", card.fingerprint[:16])}))
     else:
         parts.append(missing("This data set was not assembled."))
     return tag("article", *parts, class_="card")
