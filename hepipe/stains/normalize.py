@@ -30,6 +30,8 @@ GLASS_OD = 0.05
 """Mean optical density up to which nothing changes; from `STAINED_OD`, Macenko's beta, all of it does."""
 MOST_STRETCH = 4.0
 """Of a spread or an amount, either way: a slide of one flat colour would else be blown up to noise."""
+_STRIP = 64
+"""Rows worked on at once, which stay in the cache."""
 PERCENTILE = 99.0
 """Of a stain's amounts that counts as its most (Macenko et al.)."""
 
@@ -117,17 +119,23 @@ def normalized(
         source: Of the slide.
         target: Of the same method.
     """
-    if isinstance(source, LabStatistics) and isinstance(target, LabStatistics):
-        changed = reinhard(rgb, source=source, target=target)
-    elif isinstance(source, StainStatistics) and isinstance(target, StainStatistics):
-        changed = rescaled_stains(rgb, source=source, target=target)
-    else:
+    if source.method != target.method:
         raise ValueError(f"{source.method} cannot be brought to a target of {target.method}")
-    share = tissue_share(rgb)[..., None]
-    # One rounding for both, so that what is all tissue or all glass is exactly the one or the other.
-    mixed = rgb.astype(np.float32) * (1 - share) + changed * share
-    levels: np.ndarray = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
-    return levels
+    shown = np.empty_like(rgb)
+    for top in range(0, len(rgb), _STRIP):
+        rows = rgb[top : top + _STRIP]
+        if isinstance(source, LabStatistics) and isinstance(target, LabStatistics):
+            changed = reinhard(rows, source=source, target=target)
+        elif isinstance(source, StainStatistics) and isinstance(target, StainStatistics):
+            changed = rescaled_stains(rows, source=source, target=target)
+        # Glass, whose share is 0, comes out exactly as it went in.
+        kept = rows.astype(np.float32)
+        changed -= kept
+        changed *= tissue_share(rows)[..., None]
+        changed += kept
+        np.clip(np.rint(changed, out=changed), 0, 255, out=changed)
+        shown[top : top + _STRIP] = changed
+    return shown
 
 
 def reinhard(
