@@ -93,7 +93,27 @@ class Config(Spec):
             for dataset in [run.dataset, *(run.test_on or {}), *self.evaluation.test_on]:
                 if dataset not in self.datasets:
                     raise ValueError(f"runs.{name}: no data set {dataset!r}; there are {', '.join(self.datasets)}")
+            if (problem := self._fold_problem(name, run)) is not None:
+                raise ValueError(f"runs.{name}.{problem}")
         return self
+
+    def _fold_problem(self, name: str, run: RunSpec) -> str | None:
+        data = self.datasets[run.dataset]
+        if run.fold is not None:
+            count = data.sections.splits.folds
+            if data.import_ is not None:
+                return f"fold: {run.dataset} is imported and keeps the splits it came with; leave fold out"
+            if count is None or run.fold >= count:
+                has = "no folds: set its splits.folds" if count is None else f"folds 0 to {count - 1}"
+                return f"fold: {run.fold}, but data set {run.dataset} has {has}"
+        for part, other in run.parts.items():
+            of_part = self.runs.get(other)
+            if of_part is not None and of_part.dataset == run.dataset and of_part.fold != run.fold:
+                return (
+                    f"parts.{part}: run {other} has fold {of_part.fold}, this one {run.fold}: it has trained on tiles "
+                    "that this one is tested on; give both the same fold"
+                )
+        return None
 
     def targets(self, run: str) -> dict[str, Split]:
         """Data set to split that a run is evaluated on."""
@@ -135,12 +155,41 @@ def load_config(raw: Mapping[str, Any]) -> Config:
         own = dict(_mapping(entry, f"runs.{name}"))
         runs[name] = {**own, "training": merged(training, own.pop("training", {}))}
     try:
+        runs = _each_fold(runs, datasets)
+    except ConfigError as error:
+        problems.append(str(error))
+    try:
         config = Config.model_validate({**top, "datasets": datasets, "runs": runs})
     except ValidationError as error:
         problems += _problems(error)
     if problems:
         raise ConfigError("config:\n  " + "\n  ".join(problems))
     return config
+
+
+def _each_fold(runs: Mapping[str, Any], datasets: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs with `fold: all` as one run a fold; parts that are such runs too are those of the same fold."""
+    folds: dict[str, int] = {}
+    for name, run in runs.items():
+        if run.get("fold") == "all":
+            sections = datasets.get(run.get("dataset"), {}).get("sections", {})
+            count = sections.get("splits", {}).get("folds")
+            if not isinstance(count, int):
+                raise ConfigError(
+                    f"runs.{name}.fold: all, but data set {run.get('dataset')} has no folds; set its splits.folds"
+                )
+            folds[name] = count
+    made: dict[str, Any] = {}
+    for name, run in runs.items():
+        for fold in range(folds[name]) if name in folds else (None,):
+            parts = run.get("parts", {})
+            if fold is not None and isinstance(parts, Mapping):
+                parts = {part: f"{other}-f{fold}" if other in folds else other for part, other in parts.items()}
+            own = name if fold is None else f"{name}-f{fold}"
+            if own in made or (fold is not None and own in runs):
+                raise ConfigError(f"runs.{own}: stands in the config and is made by fold: all of {name}; rename one")
+            made[own] = run if fold is None else {**run, "fold": fold, **({"parts": parts} if parts else {})}
+    return made
 
 
 def case_rows(config: Config, dataset: str) -> list[CaseRow]:

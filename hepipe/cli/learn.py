@@ -46,10 +46,12 @@ def train(
 ) -> None:
     """Train one run; goes on from its last resume file. Under torchrun every process takes its share of a batch."""
     from hepipe.dataset.card import read_card
+    from hepipe.dataset.folds import check_fold
     from hepipe.models.resolved import read_resolved
     from hepipe.training.train import train_run
 
     run, made = read_resolved(config), read_card(card)
+    check_fold(index, run.fold)
     with _torch(run.training.threads, run.training.device):
         train_run(
             run,
@@ -74,6 +76,7 @@ def predict(
     """Stain the H&E tiles of one split virtually."""
     from typing import cast, get_args
 
+    from hepipe.dataset.folds import check_fold
     from hepipe.dataset.normalize import told_normalization
     from hepipe.dataset.tiles import SplitTiles
     from hepipe.errors import ConfigError
@@ -96,6 +99,7 @@ def predict(
     if split not in get_args(Split):
         raise ConfigError(f"--split {split}: {', '.join(get_args(Split))} expected")
     run = read_resolved(config)
+    check_fold(index, run.fold, dataset=run.dataset)
     evaluation = EvaluationSpec.model_validate_json(spec)
     told = read_finished_provenance(model).told
     normalization = told_normalization(told, run.training.normalize, what=model.name)

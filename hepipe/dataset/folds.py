@@ -32,13 +32,21 @@ def index_of_fold(
     return [{**row, "split": split_of_fold(row["fold"], test=fold, folds=folds)} for row in rows]
 
 
-def check_fold(index: Path, fold: int | None) -> None:
+def check_fold(index: Path, fold: int | None, *, dataset: str | None = None) -> None:
     """Whether an index is the one that a run's `fold` asks for.
+
+    Args:
+        index: Of a data set, or of one of its folds.
+        fold: Of the run.
+        dataset: That the run was trained on; the index of another one has no fold to be. None: this one.
 
     Raises:
         ConfigError: It has the splits of another fold, so that the run would train on tiles that it is tested on.
     """
-    told = read_provenance(index).told.get("fold")
+    made = read_provenance(index)
+    told = made.told.get("fold")
+    if dataset not in (None, made.subject):
+        fold = None
     if told != fold:
         raise ConfigError(
             f"{index}: has the splits of {'no fold' if told is None else f'fold {told}'}, the run asks for "

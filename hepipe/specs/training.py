@@ -81,6 +81,12 @@ class RunSpec(Spec):
     parts: Mapping[str, str] = Field(
         default_factory=dict, description="Part of the model to a run's name or weights role."
     )
+    fold: int | None = Field(
+        None,
+        ge=0,
+        description="Fold of the data set that is its test, the next one being val; `all` makes a run of each, NAME-f0 "
+        "and so on.",
+    )
     test_on: Mapping[str, Split] | None = Field(None, description="Data set to split that it is evaluated on.")
     training: TrainingSpec
 

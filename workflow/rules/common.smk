@@ -36,6 +36,7 @@ wildcard_constraints:
     part="[A-Za-z0-9][A-Za-z0-9_.-]*",
     run="[A-Za-z0-9][A-Za-z0-9_-]*",
     split="train|val|test",
+    fold="[0-9]+",
 
 
 # The rule's own environment with --sdm, this interpreter otherwise, whatever `python` is on the PATH.
@@ -279,8 +280,18 @@ def run_dataset(wildcards, file):
 
 
 def run_index(wildcards):
-    """Index of the run's training tiles."""
-    return run_dataset(wildcards, "index.parquet")
+    """Index of the run's training tiles, with the splits of its fold."""
+    fold = CONFIG.runs[wildcards.run].fold
+    return run_dataset(
+        wildcards, "index.parquet" if fold is None else f"fold-{fold}.parquet"
+    )
+
+
+def judged_index(wildcards):
+    """Index of the tiles that a run is evaluated on: those of its fold in the data set that it was trained on."""
+    if wildcards.dataset == CONFIG.runs[wildcards.run].dataset:
+        return run_index(wildcards)
+    return f"results/{wildcards.dataset}/index.parquet"
 
 
 def run_card(wildcards):
