@@ -74,6 +74,12 @@ def import_set(
     found = open_set(path, wanted, Inputs(**files))
     for line in summary(found.told):
         typer.echo(line)
+    as_kept, passthrough = _codecs(found, storing)
+    told = dict(found.told)
+    if len(passthrough) < 2 and (as_kept.otherwise if passthrough else as_kept.codec) == "jpeg":
+        lossy = "store.codec jpeg: tiles that are not kept as they are lose by it, those of JPEG files a second time"
+        told["warnings"] = [*told["warnings"], lossy]
+        typer.echo(f"warning: {lossy}")
     network = _learned(learned, tile_px=found.tile_px, mpp=found.mpp)
     he, ihc = sample_pixels(found, staining.sample_tiles)
     record = CaseStains(
@@ -87,10 +93,9 @@ def import_set(
         subject=IMPORTED,
         spec=wanted.model_dump(mode="json", exclude=set(FILES)),
         inputs={"stains": digest(record.model_dump(mode="json")), **_told_of(network), **_digests(files)},
-        told=dict(found.told),
+        told=told,
     )
     measures, dab_mask = _measures(record, wanted.section, network)
-    as_kept, passthrough = _codecs(found, storing)
     with TileWriter(
         out / "tiles" / f"{IMPORTED}.zarr",
         provenance,

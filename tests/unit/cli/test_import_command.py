@@ -90,6 +90,15 @@ def test_the_store_holds_the_files_and_no_artefact_their_folder(bci):
     assert Image.open(out / "pictures/imported/contact.png").size[0] > 1_000
 
 
+def test_a_second_loss_is_told(bci, tmp_path):
+    lossy = json.dumps({"codec": "jpeg"})
+    said = run("import", "bci", bci[0] / "BCI", "--out", tmp_path / "r/q", "--quarter", "--store", lossy)
+    assert "those of JPEG files a second time" in said
+    assert "second time" in str(read_provenance(tmp_path / "r/q/tiles/imported.parquet").told["warnings"])
+    kept = run("import", "bci", bci[0] / "BCI", "--out", tmp_path / "r/k", "--store", lossy)
+    assert "second time" not in kept
+
+
 def test_a_list_is_compared_with_the_filters(bci, tmp_path):
     _, out, _ = bci
     (tmp_path / "clean.txt").write_text("00000_train_0\n00001_test_1+\n")
