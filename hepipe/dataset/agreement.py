@@ -55,7 +55,9 @@ class Agreement:
 
 
 def cohen_kappa(table: Int[np.ndarray, "k k"]) -> tuple[float, float]:
-    """Cohen's κ of a table of counts and its standard error; both nan where chance alone would agree always.
+    """Cohen's κ of a table of counts and its standard error.
+
+    Both are nan where chance alone would agree always; the error is nan where one reader gave a single answer.
 
     Source: Cohen, Educ. Psychol. Meas. 20, 1960; the error: Fleiss, Cohen & Everitt, Psychol. Bull. 72, 1969, eq. 13.
     """
@@ -73,6 +75,8 @@ def cohen_kappa(table: Int[np.ndarray, "k k"]) -> tuple[float, float]:
     same = float((np.diag(p) * (1 - np.diag(margins) * (1 - kappa)) ** 2).sum())
     unlike = float(((p * margins**2).sum() - (np.diag(p) * np.diag(margins) ** 2).sum()) * (1 - kappa) ** 2)
     variance = (same + unlike - (kappa - expected * (1 - kappa)) ** 2) / ((1 - expected) ** 2 * float(n))
+    if 1 in (rows.max(), columns.max()):
+        return kappa, math.nan
     return kappa, math.sqrt(max(variance, 0.0))
 
 
@@ -184,4 +188,4 @@ def describe(a: DecisionFile, b: DecisionFile, found: Agreement) -> list[str]:
 
 
 def _span(bounds: tuple[float, float]) -> str:
-    return f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+    return "undefined" if math.isnan(bounds[0]) else f"{bounds[0]:.3f} to {bounds[1]:.3f}"

@@ -14,7 +14,8 @@ const GAP = 10, LABEL = 20;
 const filter = { sort: "suspicion", descending: true, passes: "1", choice: "", suggested: false, case: "", score: "", alignment: "", reason: "", text: "", ranges: {} };
 let shown = [];      // numbers of the pairs that the filter lets through
 let at = 0;          // place in `shown` of the pair at hand
-let size = 128;      // px of a tile on the screen
+let wished = 128;    // px of a tile on the screen, before the row is filled
+let size = wished;
 let flicker = null;  // timer while F is held
 let turned = false;  // whether the flicker shows the other stain just now
 let waiting = false; // whether a frame is asked for
@@ -149,8 +150,10 @@ function layout() {
   const box = $("scroll");
   grid.width = box.clientWidth;
   grid.height = box.clientHeight;
+  // As many pairs as fit at about the size that is wished for, and then as large as fills the row.
+  grid.columns = Math.max(1, Math.round((grid.width - GAP) / (2 * wished + GAP)));
+  size = Math.max(20, Math.floor(((grid.width - GAP) / grid.columns - GAP) / 2));
   grid.cell = [2 * size + GAP, size + LABEL + GAP];
-  grid.columns = Math.max(1, Math.floor((grid.width - GAP) / grid.cell[0]));
   const rows = Math.ceil(shown.length / grid.columns);
   $("grid").style.width = `${grid.width}px`;
   $("grid").style.height = `${grid.height}px`;
@@ -172,6 +175,8 @@ function drawGrid() {
   const rows = Math.ceil(height / grid.cell[1]) + 1;
   const last = Math.min(shown.length, first + rows * grid.columns);
   const name = filter.sort;
+  // Where a picture is drawn at about its own size, the better scaling costs time and shows nothing.
+  context.imageSmoothingQuality = size * (devicePixelRatio || 1) > 0.7 * pairs.thumb ? "low" : "medium";
   context.font = "12px system-ui, sans-serif";
   context.textBaseline = "middle";
   for (let place = first; place < last; place++) {
@@ -274,7 +279,7 @@ function drawFacts() {
   if (number < 0) {
     $("now").textContent = "";
     $("facts").replaceChildren();
-    $("scores").tBodies[0].replaceChildren();
+    $("scores").hidden = true;
     return;
   }
   const word = (kind) => pairs.word(kind, number);
@@ -294,22 +299,28 @@ function drawFacts() {
   $("facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value, kind]) => [
     element("dt", name), Object.assign(element("dd", value), { className: kind || "" }),
   ]));
-  $("scores").tBodies[0].replaceChildren(...Object.keys(pairs.numbers).map((name) => scoreRow(name, number)));
+  $("scores").hidden = false;
+  for (const row of $("scores").tBodies[0].rows) showScore(row, number);
 }
 
-function scoreRow(name, number) {
-  const value = pairs.numbers[name][number], limit = pairs.limit(name, number);
-  const row = document.createElement("tr");
-  row.title = "Sort by this score";
-  row.dataset.name = name;
-  const said = limit ? [limit[0] === null ? "" : `≥ ${limit[0]}`, limit[1] === null ? "" : `≤ ${limit[1]}`].filter(Boolean).join(", ") : "";
-  row.append(element("td", name), element("td", short(value)), element("td", said));
-  if (limit) {
-    const share = Math.max(limit[1] > 0 ? value / limit[1] : 0, limit[0] > 0 && value > 0 ? limit[0] / value : 0);
-    row.className = share > 1 ? "beyond" : share >= 0.9 ? "near" : "";
-  }
-  row.classList.toggle("sorted", filter.sort === name);
-  return row;
+/** The rows stay, only what they say changes: building them anew would be most of the work of a key. */
+function showScore(row, number) {
+  const { name } = row.dataset, value = pairs.numbers[name][number], limit = pairs.limit(name, number);
+  row.cells[1].textContent = short(value);
+  const said = limit ? [limit[0] === null ? "" : `≥ ${limit[0]}`, limit[1] === null ? "" : `≤ ${limit[1]}`] : [];
+  row.cells[2].textContent = said.filter(Boolean).join(", ");
+  const share = limit ? Math.max(limit[1] > 0 ? value / limit[1] : 0, limit[0] > 0 && value > 0 ? limit[0] / value : 0) : 0;
+  row.className = (share > 1 ? "beyond" : share >= 0.9 ? "near" : "") + (filter.sort === name ? " sorted" : "");
+}
+
+function fillScores() {
+  $("scores").tBodies[0].replaceChildren(...Object.keys(pairs.numbers).map((name) => {
+    const row = document.createElement("tr");
+    row.title = "Sort by this score";
+    row.dataset.name = name;
+    row.append(element("td", name), element("td", ""), element("td", ""));
+    return row;
+  }));
 }
 
 const element = (kind, text) => Object.assign(document.createElement(kind), { textContent: text });
@@ -354,7 +365,7 @@ function setFlicker(on) {
 }
 
 function setSize(step) {
-  size = SIZES[Math.max(0, Math.min(SIZES.length - 1, SIZES.indexOf(size) + step))];
+  wished = SIZES[Math.max(0, Math.min(SIZES.length - 1, SIZES.indexOf(wished) + step))];
   layout();
   reveal();
   soon();
@@ -466,5 +477,6 @@ $("open").addEventListener("change", (event) => { if (event.target.files[0]) ope
 
 readColors();
 fillButtons();
+fillScores();
 fillFilters();
 start();

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hepipe.dataset.agreement import agreement, cohen_kappa, disagreements, disagreements_text, merged
+from hepipe.dataset.agreement import agreement, cohen_kappa, describe, disagreements, disagreements_text, merged
 from hepipe.dataset.decisions import Decision, read_decisions, write_decisions
 
 
@@ -23,6 +23,9 @@ def test_kappa_knows_perfect_chance_and_opposite_readers():
     assert cohen_kappa(np.array([[0, 25], [25, 0]]))[0] == pytest.approx(-1.0)
     assert all(math.isnan(value) for value in cohen_kappa(np.array([[50, 0], [0, 0]])))
     assert math.isnan(cohen_kappa(np.zeros((2, 2), int))[0])
+    # Without a single drop of one reader there is nothing to tell how sure a kappa of 0 is.
+    assert cohen_kappa(np.array([[20, 5], [0, 0]]))[0] == 0
+    assert math.isnan(cohen_kappa(np.array([[20, 5], [0, 0]]))[1])
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
@@ -98,3 +101,17 @@ def test_cases_that_readers_see_differently_widen_the_interval(tmp_path):
     assert found[0].kappa == pytest.approx(found[1].kappa, abs=0.02) == pytest.approx(0.8, abs=0.02)
     assert widths[0] > 2 * widths[1]
     assert found[0].n_cases == 10
+
+
+def test_what_is_printed_says_what_to_report(readers, tmp_path):
+    lines = describe(*readers, agreement(readers[0].decisions, readers[1].decisions))
+    assert lines[0] == "pairs decided by both 4, by ann alone 1, by bob alone 1"
+    assert lines[2].split() == ["ann", "keep", "1", "1"]
+    assert "Cohen's kappa 0.000, 95 % interval" in lines[5]
+    assert lines[6] == "no interval by case: 1 cases are too few or all alike"
+    stranger = reader(tmp_path, "eve", {})
+    assert (
+        describe(readers[0], stranger, agreement(readers[0].decisions, {}))[1] == "one of the files holds no decision"
+    )
+    alike = reader(tmp_path, "one", {"c/0": "k", "c/1": "k"})
+    assert "undefined" in describe(alike, alike, agreement(alike.decisions, alike.decisions))[-1]

@@ -179,10 +179,12 @@ def test_filters_sort_and_ranges_choose_what_is_shown(context, many):
     assert page.evaluate("pairs.numbers.blur_he[shown[0]]") == 0.74
     page.locator("#suggested").check()
     assert page.evaluate("shown.length") == 100
-    assert page.locator("#facts").inner_text().find("blur_he at 99% of its limit") > 0
+    until(page, "!waiting")
+    assert "blur_he at 99% of its limit" in page.locator("#facts").inner_text()
     page.locator("#all").click()
     pick(page, "passes", "0")
     assert page.evaluate("shown.length") == 1000
+    until(page, "!waiting")
     assert "dropped: blur_he" in page.locator("#facts").inner_text()
     pick(page, "case", "c3")
     assert page.evaluate("shown.length") == 50
@@ -230,13 +232,14 @@ def test_ten_thousand_pairs_are_decided_key_by_key_on_few_elements(context, many
     names = page.evaluate("pairs.tile_id")
     assert set(said(found)) == {names[number] for number in order}
     press(page, "End")
-    until(page, "!waiting && pictures.sheets.get(pictures.sheetOf(current())) !== null")
+    until(page, "!waiting && pictures.thumbs.has(current())")
     press(page, "d")
     assert page.evaluate("decisions.counts") == [MANY - 61, 9, 52]
-    # Few sheets stay in memory, however far one scrolls.
-    for _ in range(10):
+    # Few pictures stay in memory, however far one scrolls.
+    for _ in range(60):
         press(page, "PageUp")
-    assert page.evaluate("pictures.sheets.ready.size") <= 120
+        until(page, "!waiting && pictures.thumbs.has(current())")
+    assert 400 < page.evaluate("pictures.thumbs.ready.size") <= 800
 
 
 @pytest.mark.browser
