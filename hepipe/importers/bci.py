@@ -12,11 +12,21 @@ from pathlib import Path
 from typing import cast
 
 from hepipe.errors import ConfigError
-from hepipe.importers.division import draw
+from hepipe.importers.division import draw, whole_groups
 from hepipe.importers.files import Found, listed
 from hepipe.importers.names import parsed, read_cells, resolved
 from hepipe.importers.pairs import Facts, TileSet
-from hepipe.importers.tileset import Inputs, Told, find_root, mates, pairs_of, side_of, tile_set, warn_of_lonely
+from hepipe.importers.tileset import (
+    Inputs,
+    Told,
+    find_root,
+    mates,
+    pairs_of,
+    read_cases,
+    side_of,
+    tile_set,
+    warn_of_lonely,
+)
 from hepipe.sheet import Score
 from hepipe.specs.dataset import Split
 from hepipe.specs.imports import ImportSpec
@@ -65,7 +75,7 @@ def open_bci(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
             told.facts["chosen by"] = "hepipe's own filters: the verdicts say which pairs are kept"
             expected = EXPECTED
     _count(both, names, expected, told, spec)
-    validation = _validation(both, names, spec, told)
+    validation = _validation([he for he, _ in both], lonely, names, spec, inputs, told)
 
     def facts(tile: Found) -> Facts:
         return Facts(score=cast(Score, names[tile]["level"]), score_level="slide")
@@ -74,7 +84,7 @@ def open_bci(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
         return names[tile]["split"]
 
     def split(tile: Found) -> Split:
-        return "val" if tile.key in validation else cast(Split, folder(tile))
+        return "val" if tile in validation else cast(Split, folder(tile))
 
     return tile_set(pairs_of(both, lonely, spec, facts, split=split, folder=folder), spec, inputs, told)
 
@@ -126,26 +136,37 @@ def _count(
 
 
 def _validation(
-    both: list[tuple[Found, Found]], names: dict[Found, re.Match[str]], spec: ImportSpec, told: Told
-) -> set[tuple[str, str]]:
-    """Keys of the pairs that are taken out of train."""
+    tiles: list[Found],
+    lonely: list[Found],
+    names: dict[Found, re.Match[str]],
+    spec: ImportSpec,
+    inputs: Inputs,
+    told: Told,
+) -> set[Found]:
+    """The H&E tiles that are taken out of train: whole cases where a person's list gives them, single tiles else."""
     if spec.preset == "bci_paper":
         told.facts["division"] = "as published; no validation: take the last checkpoint or a fixed step"
         return set()
-    train: dict[str, list[str]] = {}
-    keys = {he.base: he.key for he, _ in both if names[he]["split"] == "train"}
-    for he, _ in both:
-        if names[he]["split"] == "train":
-            train.setdefault(names[he]["level"], []).append(he.base)
-    n_train = sum(map(len, train.values()))
+    train = [tile for tile in tiles if names[tile]["split"] == "train"]
     count = spec.validation
     if count is None:
         # A part of the set gets a validation of the same share.
-        count = VALIDATION if n_train == EXPECTED["train"] else round(n_train * VALIDATION / EXPECTED["train"])
-    drawn = draw(train, count, spec.seed)
-    told.facts["division"] = (
-        f"{len(drawn)} of {n_train:,} pairs of train drawn for validation with seed {spec.seed}, by level; the "
-        "challenge's own 500 are not public. Slides are unknown, so train and validation may share them"
-    )
+        count = VALIDATION if len(train) == EXPECTED["train"] else round(len(train) * VALIDATION / EXPECTED["train"])
+    cases = {} if inputs.cases is None else read_cases(inputs.cases, [*tiles, *lonely])
+    if train and all(tile in cases for tile in train):
+        chosen = whole_groups(Counter(cases[tile] for tile in train), count, spec.seed)
+        drawn = {tile for tile in train if cases[tile] in chosen}
+        how = f"{len(chosen)} whole cases with {len(drawn):,} of {len(train):,} pairs of train are validation"
+        told.facts["division"] = f"{how}, {count:,} wanted (seed {spec.seed})"
+    else:
+        levels: dict[str, list[str]] = {}
+        for tile in train:
+            levels.setdefault(names[tile]["level"], []).append(tile.base)
+        taken = draw(levels, count, spec.seed)
+        drawn = {tile for tile in train if tile.base in taken}
+        told.facts["division"] = (
+            f"{len(drawn)} of {len(train):,} pairs of train drawn for validation with seed {spec.seed}, by level; the "
+            "challenge's own 500 are not public. Slides are unknown, so train and validation may share them"
+        )
     told.count("validation", len(drawn))
-    return {keys[name] for name in drawn}
+    return drawn

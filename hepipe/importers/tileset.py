@@ -271,15 +271,25 @@ def _passes(
     return frozenset(passed)
 
 
+def read_cases(path: Path, tiles: Sequence[Found]) -> dict[Found, str]:
+    """The case of each tile that a person's list names.
+
+    Raises:
+        ConfigError: No list with columns name and case, or a name that no tile has.
+    """
+    table = read_columns(path, ("name", "case"), "import.cases")
+    found = zip(resolved(list(table), tiles, "import.cases"), table.values(), strict=True)
+    return {tile: case for tile, case in found if case}
+
+
 def _with_cases(pairs: Sequence[Pair], cases: Path | None, told: Told) -> list[Pair]:
     if cases is None:
         return list(pairs)
-    table = read_columns(cases, ("name", "case"), "import.cases")
     tiles = {Found(pair.folder, pair.name, Path()): pair for pair in pairs}
-    found = dict(zip(resolved(list(table), list(tiles), "import.cases"), table.values(), strict=True))
+    found = read_cases(cases, list(tiles))
     told.facts["cases"] = f"{len(found)} names of a person's list"
     return [
-        replace(pair, facts=replace(pair.facts, case_id=found[tile] or None)) if tile in found else pair
+        replace(pair, facts=replace(pair.facts, case_id=found[tile])) if tile in found else pair
         for tile, pair in tiles.items()
     ]
 

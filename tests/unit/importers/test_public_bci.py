@@ -105,6 +105,16 @@ def test_halving_is_the_mean_of_two_by_two_px(bci, opened):
     assert np.abs(pair.read()[0] - mean).max() <= 0.5
 
 
+def test_with_cases_validation_is_whole_cases(bci, opened, tmp_path):
+    rows = [f"{n:05d}_train_{LEVELS[n % 4]},case{n // 5}" for n in range(40)]
+    (tmp_path / "cases.csv").write_text("\n".join(["name,case", *rows]))
+    tiles = opened("bci", cases="cases.csv", validation=11)
+    val = {pair.facts.case_id for pair in tiles.pairs if pair.split == "val"}
+    assert len(val) == 2
+    assert not val & {pair.facts.case_id for pair in tiles.pairs if pair.split == "train"}
+    assert "2 whole cases with 10 of 40 pairs" in tiles.told["division"]
+
+
 def test_a_list_of_cases_joins_them_by_name(bci, opened, tmp_path):
     (tmp_path / "cases.csv").write_text("name,case\nHE/train/00000_train_0.png,c1\n00001_train_1+,c1\n")
     tiles = opened("bci", cases="cases.csv")
