@@ -5,6 +5,7 @@ In QuPath: open the H&E slide, then File > Import objects from file.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from hepipe.dataset.cases import INSIDE
-from hepipe.errors import ConfigError
+from hepipe.errors import ConfigError, StoreError
 from hepipe.exporters.cards import record_of, travelling
 from hepipe.exporters.growing import Growing, Row
 from hepipe.exporters.names import safe_folder
 from hepipe.exporters.selection import Selection
 from hepipe.exporters.shards import file_digest
 from hepipe.stores.cases import read_checked
+from hepipe.stores.provenance import digest
 from hepipe.stores.tables import TILES, VERDICTS, read_table, store_beside
 from hepipe.tissue.outlines import trace
 from hepipe.tissue.regions import MAX_BYTES, MAX_VERTICES
@@ -36,6 +38,8 @@ DROPPED = (200, 40, 40)
 DAB = (140, 80, 30)
 MOST_CORNERS = MAX_VERTICES // 4
 """Of a file of masks, so that hepipe's own reader takes it, and QuPath stays quick."""
+MOST_WORDS = 60
+"""Characters of a reader's reason that become part of a class."""
 MOST_TILES = 4_000
 """Of a file of masks."""
 
@@ -62,6 +66,7 @@ def export_geojson(selection: Selection, out: Path, *, masks: bool = True) -> di
             "export: these tiles were imported and have no place on a slide; geojson needs tiles of slides"
         )
     drawn = masks and selection.has_masks
+    decided = _decided(selection.index.with_name("curated.csv"))
 
     def write(number: int) -> Iterator[Sequence[Row]]:
         case_id = cases[number]
@@ -69,7 +74,8 @@ def export_geojson(selection: Selection, out: Path, *, masks: bool = True) -> di
         scale = _px0_from_px(case_id, selection)
         rows = read_table(store_beside(selection.index, f"tiles/{case_id}.parquet"), TILES)
         verdicts = read_table(store_beside(selection.index, f"verdict/{case_id}.parquet"), VERDICTS)
-        files = {f"{name}.tiles.geojson": _collection(_tiles(rows, verdicts, selection, scale))}
+        reasons = {row["tile_id"]: row["reason"] for row in verdicts} | decided
+        files = {f"{name}.tiles.geojson": _collection(_tiles(rows, reasons, selection, scale))}
         if drawn:
             own = [row for row in placed if row["case_id"] == case_id]
             for place, features in enumerate(_by_size(_masks(own, selection, scale))):
@@ -82,13 +88,15 @@ def export_geojson(selection: Selection, out: Path, *, masks: bool = True) -> di
             growing.write(file, content)
             empty = dict.fromkeys(("tile_id", "split", "her2_score"))
             role = file.split(".")[-2].split("-")[0]
-            digest = file_digest(growing.place(file))
-            facts = {"case_id": case_id, "marker": own_marker[case_id], "sha256": digest}
+            sha256 = file_digest(growing.place(file))
+            facts = {"case_id": case_id, "marker": own_marker[case_id], "sha256": sha256}
             manifest.append({"file": file, "role": role, **empty, **facts})
         yield manifest
 
     own_marker = {str(row["case_id"]): row["marker"] for row in placed}
-    with Growing(out, kind="geojson", options={**selection.identity(), "masks": drawn}) as growing:
+    with Growing(
+        out, kind="geojson", options={**selection.identity(), "masks": drawn, "decided": digest(decided)}
+    ) as growing:
         manifest = growing.parts(write, [1] * len(cases), name="export", unit="case")
         beside = travelling(
             selection,
@@ -106,6 +114,26 @@ def export_geojson(selection: Selection, out: Path, *, masks: bool = True) -> di
     return {"cases": len(cases), "files": len(manifest)}
 
 
+def _decided(path: Path) -> dict[str, str]:
+    """Tile id to the reason of a reader who dropped it; none without a table of decisions.
+
+    Raises:
+        StoreError: The table is larger than one of decisions can be, or is none.
+    """
+    if not path.is_file():
+        return {}
+    problem = f"{path}: no table of decisions; assemble the data set again"
+    if path.stat().st_size > MAX_BYTES:
+        raise StoreError(problem)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["effect"] == "dropped"]
+        words = {row["tile_id"]: " ".join(row["reason"].split())[:MOST_WORDS] for row in rows}
+        return {tile_id: f"curation:{reason}" if reason else "curation" for tile_id, reason in words.items()}
+    except (KeyError, AttributeError, ValueError, csv.Error):
+        raise StoreError(problem) from None
+
+
 def _px0_from_px(case_id: str, selection: Selection) -> float:
     """Px of level 0 per px of a tile."""
     he = read_checked(store_beside(selection.index, f"checked/{case_id}.json")).he
@@ -115,10 +143,9 @@ def _px0_from_px(case_id: str, selection: Selection) -> float:
 
 
 def _tiles(
-    rows: Sequence[Row], verdicts: Sequence[Row], selection: Selection, scale: float
+    rows: Sequence[Row], reasons: Mapping[str, str], selection: Selection, scale: float
 ) -> Iterator[dict[str, Any]]:
     """Every tile of a case as a QuPath tile, which is drawn quickly and never taken for a person's outline."""
-    reasons = {row["tile_id"]: row["reason"] for row in verdicts}
     side = selection.tile_px * scale
     for row in sorted(rows, key=lambda row: str(row["tile_id"])):
         name = _fate(row, reasons, selection)
@@ -143,7 +170,7 @@ def _fate(row: Row, reasons: Mapping[str, str], selection: Selection) -> str:
     if row["problem"]:
         return "dropped: unreadable"
     reason = reasons.get(row["tile_id"], "")
-    # It passes the filters and is not in the index: a reader's word, or a pair that waits for one.
+    # It passes the filters and is not in the index: a pair that waits for a person's word.
     return f"dropped: {reason}" if reason else "left out"
 
 

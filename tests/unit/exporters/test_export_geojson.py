@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_exports import PLAN, SIDE, contents, mask, row_of
 
-from hepipe.errors import ConfigError
+from hepipe.errors import ConfigError, StoreError
 from hepipe.exporters import geojson
 from hepipe.exporters.geojson import export_geojson
 from hepipe.exporters.selection import Selection
@@ -99,6 +99,18 @@ def test_tiles_stand_in_their_place_with_their_fate_and_numbers(sliced, tmp_path
     assert ring.max(0).tolist() == [164 + SIDE * SCALE] * 2
     assert tiles["c1/0-0"]["properties"]["measurements"] == {"tissue_frac": 0.5, "blur_he": 1.5, "ncc_peak": 0.25}
     assert {one["properties"]["objectType"] for one in tiles.values()} == {"tile"}
+
+
+def test_a_readers_drop_stands_with_its_reason(sliced, tmp_path):
+    table = sliced.with_name("curated.csv")
+    table.write_text("content_id,tile_id,decision,reason,effect\nx,c1/9-1,drop,fold,dropped\ny,c1/0-0,keep,,kept\n")
+    export_geojson(Selection(sliced), tmp_path / "out")
+    tiles = {one["properties"]["name"]: one["properties"] for one in features(tmp_path / "out" / "c1.tiles.geojson")}
+    assert tiles["c1/9-1"]["classification"] == {"name": "dropped: curation:fold", "color": [200, 40, 40]}
+    assert tiles["c1/0-0"]["classification"]["name"] == "kept: train"
+    table.write_text("something,else\n1,2\n")
+    with pytest.raises(StoreError, match="no table of decisions"):
+        export_geojson(Selection(sliced), tmp_path / "out")
 
 
 def test_tiles_given_back_as_regions_are_not_taken_for_a_persons_outlines(sliced, tmp_path):
