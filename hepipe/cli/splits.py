@@ -68,7 +68,7 @@ def say_splits(card: DatasetCard) -> None:
     if card.batches:
         _say_table("by staining batch", card.batches)
     if card.proof is not None:
-        for line in card.proof.lines():
+        for line in (*card.proof.lines(), card.proof.verdict):
             typer.echo(line)
     if card.leaks is not None:
         found = card.leaks

@@ -64,10 +64,18 @@ class SplitProof(Spec):
     dab_gap: float = Field(description="Largest gap between a split's mean and that of all.")
 
     @property
-    def is_best(self) -> bool:
-        """Whether nothing can better it: every division was looked at, or it lies within 0.1 % of the bound."""
-        by_shares = self.distance_bound is not None and self.distance <= self.distance_bound + TOLERANCE
-        return self.missing == self.missing_bound and (self.method == "every division" or by_shares)
+    def verdict(self) -> str:
+        """How far the division is shown to be the best."""
+        if self.method == "every division":
+            return "nothing betters it"
+        if self.missing > self.missing_bound:
+            return f"{self.missing - self.missing_bound} more (score, split) pairs may be possible"
+        if self.distance_bound is None:
+            return "every share within 1 % of the wanted one, with the best balance of DAB that the search met"
+        gap = self.distance - self.distance_bound
+        if gap <= TOLERANCE:
+            return f"nothing betters its shares by more than {TOLERANCE:.1%}"
+        return f"shares may be bettered by {gap:.2%} at most"
 
     def lines(self) -> list[str]:
         """The proof in words."""

@@ -25,6 +25,7 @@ from hepipe.report.gather import (
 )
 from hepipe.report.html import Content, Html, facts, figure, fold, image, join, missing, table, tag
 from hepipe.report.leaderboard import Board, Cell, number
+from hepipe.report.splits_section import LEAK, splits_section
 from hepipe.sheet import SCORES
 from hepipe.specs.dataset import Split
 from hepipe.weights.store import status as weights_status
@@ -100,8 +101,10 @@ def _dataset_card(dataset: DatasetView) -> Html:
             *(f"{unit} {score}" for score in _scores(card.splits)),
         ]
         parts.append(table(head_row, rows))
+        parts.append(splits_section(card))
         for warning in card.warnings:
-            parts.append(tag("p", warning, class_="note warn"))
+            if not warning.startswith(LEAK):
+                parts.append(tag("p", warning, class_="note warn"))
         for terms in card.terms:
             parts.append(tag("p", f"Terms of {terms.source_set}: {terms.line}.", class_="note"))
         division = str((card.imported or {}).get("division", ""))

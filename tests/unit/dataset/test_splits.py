@@ -116,9 +116,9 @@ def test_dab_never_costs_a_score_nor_shares_beyond_one_percent():
 def test_the_proof_says_how_good_it_is():
     proof = assign(cohort(12), SPEC).proof
     assert proof.method == "every division"
-    assert proof.is_best
+    assert proof.verdict == "nothing betters it"
     assert any("every one there is" in line for line in proof.lines())
     many = assign(cohort(60, tiles=lambda number: 50 + 37 * number % 90), SPEC).proof
     assert many.method == "search"
-    assert many.is_best
+    assert many.verdict == "nothing betters its shares by more than 0.1%"
     assert many.distance <= many.distance_bound + 0.001

@@ -71,7 +71,7 @@ def test_a_batch_with_one_score_alone_is_confounded():
 
 def test_the_card_says_how_good_the_division_is_and_that_nothing_leaks():
     _, card = assemble("set", [case(n) for n in range(12)], SplitsSpec())
-    assert card.proof.is_best
+    assert card.proof.verdict == "nothing betters it"
     assert card.proof.missing == 0
     assert card.proof.dab_mean == pytest.approx(0.1)
     assert (card.leaks.n_leaks, card.leaks.n_tiles, card.leaks.official) == (0, 48, False)
