@@ -31,8 +31,10 @@ TIMES = 2.0
 """A filter that drops a score more than so many times as often as the others is looked at."""
 MIN_DROPPED = 5
 """Fewer tiles of a score dropped by a filter say nothing of the score."""
-ALPHA = 0.01
-"""Of either test."""
+ALPHA_TILES = 0.05
+"""Of the test of tiles, divided by the number of comparisons."""
+ALPHA_CASES = 0.01
+"""Of the test of cases."""
 MAX_RELABELLINGS = 20_000
 """All ways to give a score to as many cases are tried up to this number of them."""
 DRAWS = 2000
@@ -228,9 +230,10 @@ def score_shares(cases: Sequence[Graded]) -> list[ScoreShare]:
     """A row for each kind of section, filter and score with tiles, where there are two scores or more.
 
     A score is flagged when a filter drops it more than twice as often as all others together, and that is no accident:
-    at least 5 of its tiles, Fisher's exact test of the tiles below 1 % (divided by the number of comparisons), and,
+    at least 5 of its tiles, Fisher's exact test of the tiles below 5 % (divided by the number of comparisons), and,
     since the tiles of a slide share its faults, scores given to the cases at random do as much in under 1 % of ways.
-    Where there are too few cases for the last ever to hold, the first two decide, and the sentence says so.
+    Where there are too few cases for the last ever to hold, the score must be dropped more than twice as often without
+    its worst case too; a score of one case is judged by the tiles alone. The sentence says so.
     """
     return [share for section in SECTIONS for share in _section_shares(section, cases)]
 
@@ -253,7 +256,8 @@ def _section_shares(section: str, cases: Sequence[Graded]) -> list[ScoreShare]:
     scores = sorted({score for score, _ in of_case})
     if len(scores) < 2:
         return []
-    comparisons = len(names) * len(scores)
+    # A filter that drops hardly any tile could not be flagged whatever the score, so it is no further chance to err.
+    comparisons = len(scores) * sum(sum(failing.get(name, Counter()).values()) >= MIN_DROPPED for name in names)
     return [
         _share(section, name, score, of_case, failing.get(name, Counter()), comparisons)
         for name in names
@@ -281,13 +285,18 @@ def _share(
     verdict: Literal["", "score", "slides"] = ""
     if dropped >= MIN_DROPPED and rate > TIMES * rate_others:
         p_tiles = fisher(dropped, n, dropped_all, n_all)
-        if p_tiles < ALPHA / comparisons:
+        if p_tiles < ALPHA_TILES / comparisons:
+            verdict = "score"
             ids = [case_id for _, case_id in tiles]
             # A case with tiles of several scores, or an unknown one, is no unit that a score could be given to.
             if all(ids) and len(set(ids)) == len(ids):
                 counts = np.array([[tiles[key], failing.get(key, 0)] for key in sorted(tiles)], np.int64)
-                p_cases = relabelled(counts, np.array([key[0] == score for key in sorted(tiles)]))
-            verdict = "slides" if p_cases is not None and p_cases >= ALPHA else "score"
+                labels = np.array([key[0] == score for key in sorted(tiles)])
+                p_cases = relabelled(counts, labels)
+                is_of_slides = (
+                    not _without_worst(counts[labels], rate_others) if p_cases is None else p_cases >= ALPHA_CASES
+                )
+                verdict = "slides" if is_of_slides else "score"
     known = all(case_id for _, case_id in own)
     return ScoreShare(
         section=section,
@@ -323,6 +332,14 @@ def fisher(dropped: int, tiles: int, dropped_all: int, tiles_all: int) -> float:
     return float(f"{min(1.0, tail):.3g}")
 
 
+def _without_worst(counts: np.ndarray, rate_others: float) -> bool:
+    """Whether a score's cases (n, 2) lose more than twice as much as the others without the one that loses most."""
+    if len(counts) == 1:
+        return True
+    rest = np.delete(counts, int(np.argmax(counts[:, 1] / counts[:, 0])), axis=0).sum(0)
+    return bool(rest[1] / rest[0] > TIMES * rate_others)
+
+
 def relabelled(counts: np.ndarray, own: np.ndarray) -> float | None:
     """How often a score given to as many cases at random loses at least as much more than the others, 0 to 1.
 
@@ -333,11 +350,11 @@ def relabelled(counts: np.ndarray, own: np.ndarray) -> float | None:
         own: Which cases have the score, (n,).
 
     Returns:
-        None where even the rarest outcome is not below `ALPHA`: there are too few cases.
+        None where even the rarest outcome is not below `ALPHA_CASES`: there are too few cases.
     """
     n, k = len(own), int(own.sum())
     ways = math.comb(n, k)
-    if ways * ALPHA <= 1:
+    if ways * ALPHA_CASES <= 1:
         return None
     if ways <= MAX_RELABELLINGS:
         chosen = np.array(list(combinations(range(n), k)), np.int64)

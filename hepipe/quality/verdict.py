@@ -24,6 +24,8 @@ CLASSES = ("beyond", "misaligned", "weak", "aligned")
 """Of alignment, worst first."""
 UNREADABLE = "unreadable"
 """The reason of a tile whose pixels do not decode."""
+ALARM_TILES = 5
+"""Of fewer tiles half is no alarm."""
 AT_THE_EDGE = 0.98
 """Of the search range: a best place there is only the nearest one to something outside."""
 
@@ -103,7 +105,12 @@ def grade_status(verdicts: Sequence[Mapping[str, Any]], spec: QualitySpec) -> Ca
 
 
 def emptying(verdicts: Sequence[Mapping[str, Any]], spec: QualitySpec) -> dict[str, int]:
-    """Filters that more than `alarm_filter_frac` of a case's tiles fail, and how many do; most first."""
+    """Filters that more than `alarm_filter_frac` of a case's tiles fail, and how many do; most first.
+
+    A case of fewer than 5 tiles, such as a pair of an imported set, alarms nobody.
+    """
+    if len(verdicts) < ALARM_TILES:
+        return {}
     failing = Counter(name for row in verdicts for name in row["flags"])
     most = spec.alarm_filter_frac * len(verdicts)
     return {name: count for name, count in sorted(failing.items(), key=lambda one: (-one[1], one[0])) if count > most}

@@ -15,6 +15,8 @@ from hepipe.specs.quality import Limit
 
 MAX_BARS = 80
 """Cases in the figure; the table and the CSV file have all."""
+MAX_ROWS = 2000
+"""Cases in the table; the CSV file has all."""
 MAX_REASONS = 7
 """Reasons with a colour of their own."""
 OTHER = "other reasons"
@@ -130,7 +132,7 @@ def _case_table(cases: Sequence[CaseFunnel]) -> Html:
     names = [step.name for case in cases[:1] for step in case.steps if found[step.name]]
     names += [name for name in found if name not in names]
     rows: list[list[Content]] = []
-    for case in cases:
+    for case in cases[:MAX_ROWS]:
         dropped = {step.name: step.dropped for step in case.steps}
         cells, kept = case.steps[0].left, case.steps[-1].left
         share = f"{kept / tiles:.0%}" if (tiles := _n_tiles(case.steps)) else "–"

@@ -196,7 +196,15 @@ def test_what_one_slide_alone_carries_is_put_down_to_the_slide():
     assert data_set_funnel("demo", cases).flagged == []
 
 
-def test_with_few_cases_the_tiles_decide_and_the_sentence_says_so():
+def test_with_few_cases_a_score_is_flagged_when_its_other_cases_lose_as_much():
+    both = cohort({"0": 0.05, "3+": 0.4}, n_cases=2)
+    assert flagged(both) == [("restained", "blur_he", "3+")]
+    one = cohort({"0": 0.05, "3+": 0.05}, n_cases=2)
+    one[-1] = case("worst", [row("worst", n, score="3+", blur_he=9.0) for n in range(60)], score="3+")
+    assert [share.verdict for share in score_shares(one) if share.verdict] == ["slides"]
+
+
+def test_with_one_case_a_score_the_tiles_decide_and_the_sentence_says_so():
     cases = cohort({**EVEN, "3+": 0.5}, n_cases=1)
     assert flagged(cases) == [("restained", "blur_he", "3+")]
     (share,) = [one for one in score_shares(cases) if one.verdict]
