@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import unicodedata
 import warnings
 from collections import Counter
@@ -19,7 +20,7 @@ from typing import Literal
 import imagecodecs
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hepipe.errors import ConfigError
 from hepipe.specs.dataset import Split
@@ -31,6 +32,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 LICENCE_BYTES = 64_000
+MAX_LICENCES = 8
+"""They travel in every card: this much of a file, and this many."""
+PICTURE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, OverflowError, struct.error)
+"""What Pillow raises at bytes that are no picture."""
 _LICENCES = re.compile(r"(licen[cs]e|copying|terms|readme|notice).*", re.IGNORECASE)
 _SKIPPED = re.compile(r"(\..*|.*Zone\.Identifier|Thumbs\.db)")
 SHOWN = 20
@@ -158,12 +163,12 @@ def is_licence(name: str) -> bool:
 
 
 def licence_texts(folder: Path) -> dict[str, str]:
-    """The licence and readme files that lie in a folder, and their text, 64 KB of each at most."""
+    """The licence and readme files that lie in a folder, and their text, 64 KB of each of eight at most."""
+    found = [path for path in sorted(folder.iterdir()) if is_licence(path.name) and not path.is_symlink()]
     texts = {}
-    for path in sorted(folder.iterdir()):
-        if is_licence(path.name) and path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                texts[path.name] = file.read(LICENCE_BYTES).decode("utf-8", errors="replace")
+    for path in [path for path in found if path.is_file()][:MAX_LICENCES]:
+        with path.open("rb") as file:
+            texts[path.name] = file.read(LICENCE_BYTES).decode("utf-8", errors="replace")
     return texts
 
 
@@ -186,7 +191,7 @@ def read_header(path: Path, *, abreast: int = 1) -> Header | str:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 return _checked(picture, path.stat().st_size, abreast, _sequential(path))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+    except PICTURE_ERRORS:
         return "no readable picture"
     except Image.DecompressionBombError:
         return "more px than any tile has"
@@ -241,11 +246,12 @@ def decode_picture(data: bytes, size: tuple[int, int]) -> UInt8[np.ndarray, "h w
         return pixels
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            if picture.size != size or picture.mode != "RGB":
-                raise ValueError(f"{picture.mode} of {picture.size[0]} x {picture.size[1]} px, not as when opened")
-            return np.array(picture)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            mode, found = picture.mode, picture.size
+            if (mode, found) == ("RGB", size):
+                return np.array(picture)
+    except (*PICTURE_ERRORS, Image.DecompressionBombError) as error:
         raise ValueError(f"no sound {size[0]} x {size[1]} px picture ({type(error).__name__})") from None
+    raise ValueError(f"{mode} of {found[0]} x {found[1]} px, not as when opened")
 
 
 def check_sizes(headers: Mapping[Path, Header | str], *, square: bool = True) -> tuple[int, int]:
