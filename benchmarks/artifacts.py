@@ -78,7 +78,8 @@ def judged(tiles: Tiles, quality: QualitySpec) -> Iterator[Judged]:
         found = grade([row], quality)[0]
         return {"keep": found["keep"], "flags": found["flags"], "alignment": found["alignment"]}
 
-    clean = 0
+    # Cases go on with one another's severities: each has some twenty clean tiles.
+    clean = 20 * int(tiles.case_id[-3:])
     for number in range(len(tiles.he)):
         outside = float(tiles.outside[number])
         if outside > OUTSIDE:

@@ -29,7 +29,7 @@ def plan(number: int, *, restained: bool) -> tuple[str, str, float]:
     kind = kinds[number % len(kinds)]
     turn = number // len(kinds)
     stain = "ihc" if kind == "residual" else ("he", "ihc")[turn % 2]
-    return kind, stain, (0.5 + GOLDEN * turn) % 1
+    return kind, stain, (0.5 + GOLDEN * (turn // 2 if kind != "residual" else turn)) % 1
 
 
 def plant(tiles: Tiles, number: int, kind: str, stain: str, severity: float) -> tuple[np.ndarray, np.ndarray]:

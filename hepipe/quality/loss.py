@@ -17,9 +17,10 @@ REACH_UM = 16.0
 """Of the next section: gaps narrower than twice this on one side only are its own clefts and swelling, not loss."""
 SAME_SECTION_REACH_UM = 4.0
 """Of the same section stained again: its clefts are the same, and registration is off by less."""
-BARE_OD, TISSUE_OD = 0.012, 0.05
-"""Low-passed over 4 µm, on this slide and on the other: between them lies pale tissue, which says nothing. Set on drawn
-cohorts of seeds 2 and 3."""
+BARE_OD = 0.012
+TISSUE_OD = {"he": 0.05, "ihc": 0.03}
+"""Low-passed over 4 µm, on this slide and, by stain, on the other: between them lies pale tissue, which says nothing.
+Set on drawn cohorts of seeds 2 and 3."""
 
 
 def loss(
@@ -45,12 +46,12 @@ def loss(
     small_ihc, _ = shrink(ihc, mpp, WORK_MPP)
     reach = disk(reach_um / work_mpp)
     shares = {}
-    for stain, this, white_this, other, white_other in (
-        ("he", small_he, white_he, small_ihc, white_ihc),
-        ("ihc", small_ihc, white_ihc, small_he, white_he),
+    for stain, this, white_this, other, white_other, least_od in (
+        ("he", small_he, white_he, small_ihc, white_ihc, TISSUE_OD["ihc"]),
+        ("ihc", small_ihc, white_ihc, small_he, white_he, TISSUE_OD["he"]),
     ):
         bare = low_pass(total_od(this, white_this), SMOOTH_UM / work_mpp) < BARE_OD
         covered = cv2.dilate((~bare).astype(np.uint8), reach).astype(bool)
-        tissue = low_pass(total_od(other, white_other), SMOOTH_UM / work_mpp) > TISSUE_OD
+        tissue = low_pass(total_od(other, white_other), SMOOTH_UM / work_mpp) > least_od
         shares[f"lost_frac_{stain}"] = float((tissue & ~covered).mean())
     return shares

@@ -48,7 +48,7 @@ def measures_of(record: CaseStains, section: Section, *, thresholds_od: Sequence
     both: list[Measure] = [
         over_white(white),
         over_white(pen),
-        unscanned,
+        over_white(unscanned),
         saturation,
         crease,
         rim,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 BURNT = 255
-COLORED = 12
+COLORED = 6
 """Grey levels between the channels of a px that is tissue: white glass at 255 is how most scanners are set."""
 BLACK = 8
 """Optical density 1.5 in every channel. DAB of a 3+ membrane leaves red far above: its blue alone is at the floor."""

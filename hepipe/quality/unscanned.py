@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from hepipe.quality.pixels import disk, shrink
+from hepipe.stains.deconvolution import WHITE
 
-WORK_MPP = 1.0
+WORK_MPP = 0.5
 REACH_PX = 2
-MOST_SPREAD = 0
-"""Grey levels within reach and between channels: no scanner's noise is that small over a whole field."""
-MAX_GREY = 250
-"""Brighter even areas are glass that a scanner, or its software, made white: no field is missing there."""
+"""All px this near, and all channels of them, have one grey level: no scanner's noise does that over a field."""
+BELOW_WHITE = 6
+"""Grey levels: brighter even areas are glass that JPEG, or the scanner, made even. Glass varies by about 4."""
 OPEN_UM = 1.0
 
 
-def unscanned(he: UInt8[np.ndarray, "h w 3"], ihc: UInt8[np.ndarray, "h w 3"], mpp: float) -> Mapping[str, float]:
+def unscanned(
+    he: UInt8[np.ndarray, "h w 3"],
+    ihc: UInt8[np.ndarray, "h w 3"],
+    mpp: float,
+    *,
+    white_he: Sequence[float] = WHITE,
+    white_ihc: Sequence[float] = WHITE,
+) -> Mapping[str, float]:
     """`unscanned_he`, `unscanned_ihc`: share of the tile that is one even grey, 0 to 1.
 
     A chequer of grey and white counts with its grey half, which is enough for a limit of a few per cent.
+
+    Args:
+        he: H&E tile.
+        ihc: IHC tile.
+        mpp: Of both.
+        white_he: White point of the H&E slide.
+        white_ihc: White point of the IHC slide.
     """
     return {
-        "unscanned_he": float(filled(shrink(he, mpp, WORK_MPP)[0], mpp=max(mpp, WORK_MPP)).mean()),
-        "unscanned_ihc": float(filled(shrink(ihc, mpp, WORK_MPP)[0], mpp=max(mpp, WORK_MPP)).mean()),
+        "unscanned_he": float(filled(*shrink(he, mpp, WORK_MPP), white=white_he).mean()),
+        "unscanned_ihc": float(filled(*shrink(ihc, mpp, WORK_MPP), white=white_ihc).mean()),
     }
 
 
-def filled(rgb: UInt8[np.ndarray, "h w 3"], *, mpp: float) -> Bool[np.ndarray, "h w"]:
-    """Px in an even grey area, 7 µm wide at least."""
+def filled(rgb: UInt8[np.ndarray, "h w 3"], mpp: float, *, white: Sequence[float] = WHITE) -> Bool[np.ndarray, "h w"]:
+    """Px in an even grey area, 3 µm wide at least."""
     kernel = np.ones((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.uint8)
     red, green, blue = cv2.split(rgb)
     most, least = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
-    even = (cv2.dilate(most, kernel) - cv2.erode(least, kernel) <= MOST_SPREAD) & (most <= MAX_GREY)
-    opened: np.ndarray = cv2.morphologyEx(even.astype(np.uint8), cv2.MORPH_OPEN, disk(OPEN_UM / mpp)).astype(bool)
-    return opened
+    even = (cv2.dilate(most, kernel) == cv2.erode(least, kernel)) & (most <= min(white) - BELOW_WHITE)
+    opened = cv2.morphologyEx(even.astype(np.uint8), cv2.MORPH_OPEN, disk(OPEN_UM / mpp))
+    area: np.ndarray = cv2.dilate(opened, kernel).astype(bool)
+    return area
