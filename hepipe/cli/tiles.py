@@ -58,6 +58,7 @@ def tile(
     """Cut one registered pair into tiles, measured and hashed in one pass."""
     from hepipe.cli.pairs import open_pair
     from hepipe.errors import SlideError
+    from hepipe.slides.open import decoder_of
     from hepipe.specs.tiling import StoreSpec, TilingSpec
     from hepipe.status import failed
     from hepipe.stores.arrays import read_registered, read_tissue, whole, write_group
@@ -103,7 +104,8 @@ def tile(
                     grid_um = registered.ihc_from_he.grid_um
                     untrusted = untrusted_fracs(cells, trust, masks, grid_um=grid_um, he_mpp=he_slide.mpp)
                 passed, told = _as_scanned(he_slide, cells, tiling, storing)
-                provenance = provenance.model_copy(update={"told": {**kept.told, **told}})
+                decoders = {"he": decoder_of(he_slide), "ihc": decoder_of(ihc_slide)}
+                provenance = provenance.model_copy(update={"told": {**kept.told, **told, "decoders": decoders}})
                 with TileWriter(
                     tiles,
                     provenance,

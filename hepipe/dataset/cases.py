@@ -43,6 +43,7 @@ class CaseTiles:
         readers: Stain to who decodes its slide, and why not directly.
         slides: Stain to the content digest of its slide.
         decoded: Stain to who decodes its slide, and into which colours.
+        decoders: Stain to the library that decoded its tiles, with version.
         stains: Digest of the stain vectors and white points.
         versions: Stage to the version of hepipe that it ran with.
         side_px0: Side of its tiles, px of level 0 of the H&E; 0 where unknown.
@@ -64,6 +65,7 @@ class CaseTiles:
     readers: Mapping[str, str] = field(default_factory=dict)
     slides: Mapping[str, str] = field(default_factory=dict)
     decoded: Mapping[str, str] = field(default_factory=dict)
+    decoders: Mapping[str, str] = field(default_factory=dict)
     stains: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     side_px0: float = 0.0
@@ -100,6 +102,7 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
             _specs(stages),
             "",
             alignment=alignment,
+            decoders=dict(of_tiles.told.get("decoders", {})),
             stains=vectors,
             versions=_versions(stages),
             side_px0=float(of_tiles.told.get("side_px0", 0)),
@@ -125,6 +128,7 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
         icc={stain: facts.icc_sha256 for stain, facts in slides.items()},
         readers={stain: facts.decoded_by for stain, facts in slides.items()},
         slides={stain: facts.content_sha256 for stain, facts in slides.items()},
+        decoders=dict(of_tiles.told.get("decoders", {})),
         decoded={stain: f"{facts.reader}, {facts.color}" for stain, facts in slides.items()},
         stains=vectors,
         versions=_versions(stages),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hepipe.dataset.audit import group_of
 from hepipe.dataset.card import DatasetCard, read_card
 from hepipe.dataset.curation import content_id
 from hepipe.dataset.decisions import table_text
@@ -20,7 +21,7 @@ CHANGES: tuple[Change, ...] = ("only in A", "only in B", "renamed", "pixels", "l
 HEADER = ("tile_id", "case_id", "change", "why", "a", "b")
 COLUMNS = (
     "tile_id", "he_sha256", "ihc_sha256", "her2_score", "score_level", "marker", "section", "place", "region", "store",
-    "split",
+    "split", "fold",
 )  # fmt: skip
 LABELS = ("her2_score", "score_level", "marker", "section", "place", "region")
 SHOWN_KEYS = 4
@@ -217,8 +218,8 @@ def _of_both(tile_id: str, a: Mapping[str, Any], b: Mapping[str, Any], one: _Sid
     changed = [column for column in LABELS if a[column] != b[column]]
     if changed:
         yield TileDiff(tile_id, case_id, "labels", ", ".join(changed), _of(a, changed), _of(b, changed))
-    if a["split"] != b["split"]:
-        yield TileDiff(tile_id, case_id, "split", _why_split(one, two), a["split"], b["split"])
+    if group_of(a) != group_of(b):
+        yield TileDiff(tile_id, case_id, "split", _why_split(one, two), group_of(a), group_of(b))
 
 
 def _of(row: Mapping[str, Any], columns: Sequence[str]) -> str:
@@ -239,10 +240,12 @@ def _why_pixels(stain: str, case_a: str, case_b: str, one: _Side, two: _Side) ->
     reasons += _sections(case_a, case_b, one, two, PIXEL_STAGES)
     if a.versions.get("tiles") != b.versions.get("tiles"):
         reasons.append(f"another version of hepipe ({a.versions.get('tiles')}; {b.versions.get('tiles')})")
+    if not reasons and a.decoders.get(stain) != b.decoders.get(stain):
+        reasons.append(f"another library decodes ({a.decoders.get(stain, 'none')}; {b.decoders.get(stain, 'none')})")
     if not reasons and not a.slides:
         return "other files in the imported set"
     return "; ".join(reasons) or (
-        "unexplained: slides, transform, reader, sections and version are the same; libraries that decode may differ"
+        "unexplained: slide, transform, reader, sections, version and the library that decodes are the same"
     )
 
 

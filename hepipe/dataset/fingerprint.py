@@ -10,7 +10,7 @@ The parts of a fingerprint, each with its own digest and each by case:
     tiles       which tiles are in, and their pixels
     labels      scores, markers and kinds of section
     curation    decisions of people
-    splits      the config section, and which tile is in which split
+    splits      the config section, and which tile is in which split or fold
     versions    of hepipe that each stage ran with
 
 Paths, machines, dates, the order of rows and the number of workers are in none of them. Neither are the versions of
@@ -49,8 +49,9 @@ Part = Literal[
 PARTS: tuple[Part, ...] = get_args(Part)
 OF_CASES: tuple[Part, ...] = tuple(part for part in PARTS if part != "curation")
 """Those to which each case brings its own."""
-TILE_COLUMNS = ("tile_id", "he_sha256", "ihc_sha256", "place", "region")
-LABEL_COLUMNS = ("tile_id", "her2_score", "score_level", "marker", "section")
+TILE_COLUMNS = ("he_sha256", "ihc_sha256", "place", "region")
+LABEL_COLUMNS = ("her2_score", "score_level", "marker", "section")
+SPLIT_COLUMNS = ("split", "fold")
 CaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """As in a slide sheet: the name of a file too, and a card may be a stranger's."""
 
@@ -71,11 +72,7 @@ class CaseParts(Spec):
     splits: str
     versions: Mapping[str, str] = Field({}, description="Stage to the version of hepipe that it ran with.")
     n_tiles: int
-
-    @property
-    def digest(self) -> str:
-        """Of all of it."""
-        return digest(self.model_dump(mode="json"))
+    decoders: Mapping[str, str] = Field({}, description="Stain to the library that decoded its tiles: in no part.")
 
 
 class Fingerprint(Spec):
@@ -135,6 +132,7 @@ def fingerprint(
             readers=case.decoded,
             sections=own,
             stains=case.stains,
+            decoders=case.decoders,
             versions=case.versions,
             **of_rows(kept[case.case_id]),
         )
@@ -150,16 +148,24 @@ def fingerprint(
 
 
 def of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the rows of one case bring: the fields `tiles`, `labels`, `splits` and `n_tiles` of `CaseParts`."""
+    """What the rows of one case bring: the fields `tiles`, `labels`, `splits` and `n_tiles` of `CaseParts`.
 
-    def of(columns: Sequence[str]) -> str:
-        # Imports leave out what they do not know; a column that is not there is as one without a value.
-        return digest(sorted(([row.get(name) for name in columns] for row in rows), key=lambda values: str(values[0])))
+    Labels and splits that all tiles of a case share stand without their ids: a tile less is no other label.
+    """
+
+    # Imports leave out what they do not know; a column that is not there is as one without a value.
+    def by_tile(columns: Sequence[str]) -> str:
+        found = ([row["tile_id"], *(row.get(name) for name in columns)] for row in rows)
+        return digest(sorted(found, key=lambda values: str(values[0])))
+
+    def shared(columns: Sequence[str]) -> str:
+        kinds = {tuple(row.get(name) for name in columns) for row in rows}
+        return digest(kinds.pop()) if len(kinds) == 1 else by_tile(columns)
 
     return {
-        "tiles": of(TILE_COLUMNS),
-        "labels": of(LABEL_COLUMNS),
-        "splits": of(("tile_id", "split")),
+        "tiles": by_tile(TILE_COLUMNS),
+        "labels": shared(LABEL_COLUMNS),
+        "splits": shared(SPLIT_COLUMNS),
         "n_tiles": len(rows),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hepipe.dataset.audit import group_of
 from hepipe.dataset.card import DatasetCard, read_card
 from hepipe.dataset.cases import IMPORTED, INSIDE, CaseTiles, read_case
 from hepipe.dataset.curation import Curated
@@ -94,7 +95,7 @@ def verify_dataset(folder: Path, *, deep: bool = False, workers: int = 1) -> Ver
     made = card.made_of
     if made is None:
         raise StoreError(f"{folder / 'dataset.json'}: does not say what its fingerprint is of; run assemble again")
-    rows = read_table(index, INDEX, columns=[*COLUMNS, "store", "split"])
+    rows = read_table(index, INDEX, columns=[*COLUMNS, "store", "split", "fold"])
     found = list(_of_card(card, made))
     by_case: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -211,7 +212,7 @@ def _of_splits(
     section = made.sections.get(made.splits)
     if section is None:
         return  # told already
-    split_of = {str(row["tile_id"]): row["split"] for row in rows}
+    split_of = {str(row["tile_id"]): group_of(row) for row in rows}
     parts = [replace(case, keep={key: key in split_of for key in case.keep}) for case in cases]
     try:
         again, _ = assemble(card.name, parts, SplitsSpec.model_validate(section), curated=Curated(card=card.curation))
@@ -220,9 +221,9 @@ def _of_splits(
         return
     moved: dict[tuple[str, str, str], list[str]] = {}
     for row in again:
-        before = split_of[row["tile_id"]]
-        if row["split"] != before:
-            moved.setdefault((Path(row["store"]).stem, before, row["split"]), []).append(str(row["tile_id"]))
+        before, after = split_of[row["tile_id"]], group_of(row)
+        if after != before:
+            moved.setdefault((Path(row["store"]).stem, before, after), []).append(str(row["tile_id"]))
     for (case_id, before, after), ids in sorted(moved.items()):
         yield Mismatch(case_id, "splits", f"{before} in the index, {after} by its section: {_listed(sorted(ids))}")
 

@@ -19,13 +19,13 @@ from PIL import Image
 
 from hepipe.dataset.card import DatasetCard, read_card
 from hepipe.dataset.fingerprint import PARTS, Fingerprint
+from hepipe.dataset.strata import table as strata_table
 from hepipe.errors import StoreError
 from hepipe.quality.funnel import Funnel, Step, read_funnel
 from hepipe.report.figures import with_outline
 from hepipe.report.filters import SHOWN_NAMES
 from hepipe.report.html import Content, Html, figure, fold, image, join, table, tag
 from hepipe.report.parts import style
-from hepipe.sheet import SCORES
 from hepipe.stores.tables import INDEX, read_table, store_beside
 from hepipe.stores.tiles import TileStore
 
@@ -123,7 +123,7 @@ def _sections(folder: Path, card: DatasetCard) -> Iterator[Section]:
     yield "What it is", _facts(card, rows)
     if card.warnings:
         yield "Warnings", [Text(warning, is_warning=True) for warning in card.warnings]
-    yield "Splits", _splits(card, rows)
+    yield "Splits", list(_splits(card))
     yield "Pairs", list(_pictures(folder, card, rows))
     try:
         funnel = read_funnel(folder / "funnel.json")
@@ -148,6 +148,7 @@ def _facts(card: DatasetCard, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
         ("markers", of("marker")),
         ("sections", of("section")),
         ("imported from", of("source_set") if any(row["source_set"] for row in rows) else ""),
+        *((name, str(said)) for name, said in (card.imported or {}).items() if isinstance(said, str | int)),
         ("fingerprint", card.fingerprint),
         ("hepipe", card.provenance.version),
         ("state", card.provenance.status.state),
@@ -155,41 +156,56 @@ def _facts(card: DatasetCard, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [Text(RESEARCH_ONLY), Rows(("", ""), [fact for fact in facts if fact[1]], numeric_from=2)]
 
 
-def _splits(card: DatasetCard, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
-    scores = [score for score in (*SCORES, None) if any(row["her2_score"] == score for row in rows)]
+def _splits(card: DatasetCard) -> Iterator[Block]:
     lines: list[list[str | int]] = []
     for split, part in card.splits.items():
-        own = [row for row in rows if row["split"] == split]
-        tiles = [sum(row["her2_score"] == score for row in own) for score in scores]
-        lines.append([split, part.tiles, part.outside, part.patients or "unknown", part.cases or "unknown", *tiles])
-    names = [f"tiles {'without score' if score is None else score}" for score in scores]
-    head = ["split", "tiles", "beside the tumour", "patients", "cases", *names]
-    return [Rows(head, lines)]
+        scores = ", ".join(f"{score}: {count}" for score, count in part.by_score.items())
+        lines.append([split, scores, part.tiles, part.patients or "unknown", part.cases or "unknown", part.outside])
+    unit = "patients by score" if any(part.patients for part in card.splits.values()) else "tiles by score"
+    yield _filled(("split", unit, "tiles", "patients", "cases", "beside the tumour"), lines, numeric_from=2)
+    for strata, by in ((card.strata, "split"), (card.batches, "staining batch")):
+        if strata:
+            head, rows = strata_table(strata)
+            yield Text(f"HER2 score by {by}, as tiles | slides | patients:")
+            yield Rows(head, rows)
+    if card.proof is not None:
+        yield from (Text(line) for line in card.proof.lines())
+    if card.leaks is not None and card.leaks.n_leaks:
+        yield from (Text(line, is_warning=True) for line in card.leaks.lines())
 
 
 def _cases(card: DatasetCard) -> Rows:
-    head = ["case", "HER2", "split", "state", "tiles", "kept", "beside the tumour", "waiting", "stage and reason"]
+    head = (
+        "case", "HER2", "split", "state", "stage and reason", "tiles", "kept", "beside the tumour", "held back",
+    )  # fmt: skip
     rows: list[list[str | int]] = [
         [
             case.case_id,
             case.her2_score or "unknown",
             case.split or "none",
             case.status.state,
+            f"{case.status.stage}: {case.status.reason}" if case.status.reason else "",
             case.n_tiles,
             case.n_kept,
             case.n_outside,
             case.n_held,
-            f"{case.status.stage}: {case.status.reason}" if case.status.reason else "",
         ]
         for case in card.cases[:MAX_CASES]
     ]
-    return Rows(head, rows, numeric_from=4)
+    return _filled(head, rows, numeric_from=5)
+
+
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str | int]], *, numeric_from: int) -> Rows:
+    """A table without the columns that are empty or 0 in every row."""
+    used = [place for place in range(len(head)) if place == 0 or any(row[place] not in ("", 0) for row in rows)]
+    first = sum(place < numeric_from for place in used)
+    return Rows([head[place] for place in used], [[row[place] for place in used] for row in rows], first)
 
 
 def _drops(card: DatasetCard, funnel: Funnel | None) -> Iterator[Block]:
     """The funnel, and what people dropped."""
     if funnel is None:
-        yield Text("The steps were not counted: `funnel.json` does not lie beside the card.")
+        yield Text("The steps were not counted: funnel.json does not lie beside the card.")
     else:
         for section, steps in funnel.whole.items():
             yield Text(f"{section or 'Kind of section unknown'}:".capitalize())
@@ -226,7 +242,7 @@ def _fingerprint(card: DatasetCard) -> Iterator[Block]:
     if made is None:
         yield Text(f"{card.fingerprint}; what it is of is not told: assemble the data set again.")
         return
-    yield Text(f"{card.fingerprint} is the SHA-256 of these parts; `hepipe dataset verify` computes them again.")
+    yield Text(f"{card.fingerprint} is the SHA-256 of these parts; hepipe dataset verify computes them again.")
     yield Rows(("part", "of", "SHA-256"), [(part, PART_WORDS[part], made.parts[part][:16]) for part in PARTS], 3)
     yield from _settings(made)
 
@@ -268,7 +284,10 @@ def example_rows(rows: Sequence[Mapping[str, Any]], count: int = N_PAIRS) -> lis
 
 
 def _pictures(folder: Path, card: DatasetCard, rows: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
-    yield Text("H&E, IHC, and the IHC with the edge of its DAB mask. Scores and cases in turn; of a case by chance.")
+    yield Text(
+        "H&E, IHC, and the IHC with the edge of its DAB mask. Scores in turn, cases in turn, "
+        "and of each case by a hash of the ids."
+    )
     index = folder / "index.parquet"
     shown = 0
     for number, row in enumerate(example_rows(rows), start=1):

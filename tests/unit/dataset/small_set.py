@@ -63,7 +63,7 @@ def write_case(
     version: str = "0.1.0",
     first: int = 0,
     split: str | None = None,
-    codec: Any = None,
+    decoder: str = "pillow 12",
 ) -> None:
     """Write every artefact of one case.
 
@@ -84,7 +84,7 @@ def write_case(
         version: Of hepipe that cut the tiles.
         first: Number of the first cell.
         split: That the sheet asks for.
-        codec: Section `store`.
+        decoder: Library that decoded its tiles.
     """
     shade, drop = shade or {}, drop or {}
 
@@ -129,13 +129,11 @@ def write_case(
         folder / "stains" / f"{case_id}.json",
         CaseStains(case_id=case_id, he=stains["he"], ihc=stains["ihc"], provenance=made("stains")),
     )
-    of_tiles = made("tiles", spec=dict(tiling or {"mpp": 0.5}), version=version)
+    told = {"decoders": {"he": decoder, "ihc": decoder}}
+    of_tiles = made("tiles", spec=dict(tiling or {"mpp": 0.5}), version=version, told=told)
     rows, verdicts = [], []
     arrays = {"he": 3, "ihc": 3, "dab_mask": 0}
-    settings = {} if codec is None else {"spec": codec}
-    with TileWriter(
-        folder / "tiles" / f"{case_id}.zarr", of_tiles, mpp=0.5, tile_px=SIDE, arrays=arrays, **settings
-    ) as writer:
+    with TileWriter(folder / "tiles" / f"{case_id}.zarr", of_tiles, mpp=0.5, tile_px=SIDE, arrays=arrays) as writer:
         for number in range(first, first + (0 if status.failed else n_tiles)):
             he, ihc = (pixels(case_id, number, stain, shade.get(stain, 0)) for stain in ("he", "ihc"))
             row = writer.add(he=he, ihc=ihc, dab_mask=ihc[..., 2] < 60)

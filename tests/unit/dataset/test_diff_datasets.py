@@ -49,18 +49,21 @@ PIXELS = [
     ({"reader": "tiffslide"}, "H&E: another reader (picture, as_scanned; tiffslide, as_scanned)"),
     ({"tiling": {"mpp": 0.25}}, "H&E: section tiling: mpp 0.5 -> 0.25"),
     ({"version": "0.2.0"}, "H&E: another version of hepipe (0.1.0; 0.2.0)"),
-    (
-        {},
-        "H&E: unexplained: slides, transform, reader, sections and version are the same; libraries that decode may "
-        "differ",
-    ),
+    ({"decoder": "pillow 13"}, "H&E: another library decodes (pillow 12; pillow 13)"),
+    ({}, "H&E: unexplained: slide, transform, reader, sections, version and the library that decodes are the same"),
 ]
 
 
-@pytest.mark.parametrize(("change", "why"), PIXELS, ids=["slide", "reader", "section", "version", "unexplained"])
+@pytest.mark.parametrize(
+    ("change", "why"), PIXELS, ids=["slide", "reader", "section", "version", "decoder", "unexplained"]
+)
 def test_other_pixels_are_put_down_to_what_differs(base, changed, change, why):
     other = changed(shade={"he": 1}, **change)
     assert found(base, other) == {("pixels", "a", why)}
+
+
+def test_another_library_that_gives_the_same_pixels_is_the_same_data_set(base, changed):
+    assert diff_datasets(base, changed(decoder="pillow 13")).is_empty
 
 
 def test_another_transform_explains_the_ihc_alone(base, changed):

@@ -93,9 +93,17 @@ def test_every_part_has_a_change_that_is_tested():
     assert {part for part, _ in CHANGES} == set(PARTS)
 
 
-def test_a_tile_less_is_another_fingerprint():
-    after = made(rows=rows_of(case("a"), case("b"))[1:])
-    assert after.parts["tiles"] != made().parts["tiles"]
+def test_a_tile_less_is_another_fingerprint_and_no_other_label_or_split():
+    before, after = made(), made(rows=rows_of(case("a"), case("b"))[1:])
+    assert {name for name in PARTS if before.parts[name] != after.parts[name]} == {"tiles"}
+
+
+def test_labels_of_tiles_that_differ_within_a_case_belong_to_their_tiles():
+    rows = rows_of(case("a"), case("b"))
+    first, second = (
+        [{**row, "her2_score": "3+" if n == which else "0"} for n, row in enumerate(rows)] for which in (0, 1)
+    )
+    assert made(rows=first).parts["labels"] != made(rows=second).parts["labels"]
 
 
 def test_the_order_of_rows_and_cases_is_no_part_of_it():
