@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from hepipe.dataset.card import DatasetCard
     from hepipe.dataset.cases import CaseTiles
     from hepipe.dataset.curation import Curated
-    from hepipe.quality.funnel import Funnel
+    from hepipe.quality.funnel import Funnel, Graded
+    from hepipe.specs.quality import QualitySpec
 
 
 def with_funnel(
@@ -25,7 +26,7 @@ def with_funnel(
         rows: Of the index.
         card: As assembled.
     """
-    from hepipe.quality.funnel import Graded, data_set_funnel
+    from hepipe.quality.funnel import data_set_funnel
 
     kept = frozenset(str(row["tile_id"]) for row in rows)
     decided = {one.tile_id: "curation" for one in curated.applied if one.effect == "dropped"}
@@ -37,39 +38,46 @@ def with_funnel(
     return funnel, card.model_copy(update={"warnings": (*card.warnings, *told)})
 
 
-def _graded(folder: Path, part: CaseTiles, kept: frozenset[str], decided: Mapping[str, str]) -> list[Any]:
+def _graded(folder: Path, part: CaseTiles, kept: frozenset[str], decided: Mapping[str, str]) -> list[Graded]:
     """The tables of a slide pair; of an imported set those of each case that it names."""
     from hepipe.dataset.cases import IMPORTED
     from hepipe.quality.funnel import Graded
-    from hepipe.specs.quality import QualitySpec
     from hepipe.stores.cases import read_checked
     from hepipe.stores.tables import VERDICTS, read_provenance, read_table
 
     name = f"{part.case_id}.parquet"
-    verdicts = {row["tile_id"]: row for row in read_table(folder / "verdict" / name, VERDICTS)}
-    spec = QualitySpec.model_validate(read_provenance(folder / "verdict" / name).spec)
+    path = folder / "verdict" / name
+    verdicts = {row["tile_id"]: row for row in read_table(path, VERDICTS)}
+    spec = _graded_by(path)
     left_out = decided
     if part.held:
         left_out = {**{str(tile["tile_id"]): "held" for tile in part.tiles}, **decided}
-    if part.case_id != IMPORTED:
-        section = read_checked(folder / "checked" / f"{part.case_id}.json").section
-        groups = {(part.case_id, section, part.her2_score): list(part.tiles)}
-        told = read_provenance(folder / "tiles" / name).told
-    else:
-        groups, told = {}, {}
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    told: Mapping[str, Any] = {}
+    if part.case_id == IMPORTED:
         for tile in part.tiles:
-            groups.setdefault((tile["case_id"] or IMPORTED, tile["section"], None), []).append(tile)
-    return [
-        Graded(
-            case_id,
-            section,
-            score,
-            tiles,
-            [verdicts[tile["tile_id"]] for tile in tiles],
-            told,
-            spec,
-            kept,
-            left_out,
-        )
-        for (case_id, section, score), tiles in groups.items()
-    ]
+            groups.setdefault((tile["case_id"] or IMPORTED, tile["section"]), []).append(tile)
+    else:
+        checked = read_checked(folder / "checked" / f"{part.case_id}.json")
+        groups[part.case_id, checked.section] = list(part.tiles)
+        told = read_provenance(folder / "tiles" / name).told
+    found = []
+    for (case_id, section), tiles in groups.items():
+        scores = {tile["her2_score"] for tile in tiles} or {part.her2_score}
+        of_case = [verdicts[tile["tile_id"]] for tile in tiles]
+        score = scores.pop() if len(scores) == 1 else None
+        found.append(Graded(case_id, section, score, tiles, of_case, told, spec, kept, left_out))
+    return found
+
+
+def _graded_by(verdict: Path) -> QualitySpec:
+    from pydantic import ValidationError
+
+    from hepipe.errors import StoreError
+    from hepipe.specs.quality import QualitySpec
+    from hepipe.stores.tables import read_provenance
+
+    try:
+        return QualitySpec.model_validate(read_provenance(verdict).spec)
+    except ValidationError:
+        raise StoreError(f"{verdict}: graded by limits of another version; run grade_tiles again") from None

@@ -388,7 +388,12 @@ def data_set_funnel(name: str, cases: Sequence[Graded], *, fingerprint: str = ""
         whole=whole_funnel(found),
         limits={section: specs[0].limits_of(section) for section in sections} if specs else {},
         scores=tuple(score_shares(cases)),
-        provenance=Provenance(artefact="funnel", subject=name, inputs={"fingerprint": fingerprint}),
+        provenance=Provenance(
+            artefact="funnel",
+            subject=name,
+            spec=specs[0].model_dump(mode="json") if specs else {},
+            inputs={"fingerprint": fingerprint},
+        ),
     )
 
 

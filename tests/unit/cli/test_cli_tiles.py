@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 from hepipe.cli import imports, stains, tiles
 from hepipe.dataset.card import read_card
 from hepipe.dataset.tiles import SplitTiles
+from hepipe.errors import StoreError
 from hepipe.geometry import identity
 from hepipe.quality.funnel import read_funnel
+from hepipe.quality.verdict import grade
 from hepipe.slides.pyramid import PyramidSlide
 from hepipe.specs.learned import LearnedSpec
 from hepipe.specs.quality import LimitsSpec, QualitySpec
@@ -376,9 +378,15 @@ def test_a_network_of_the_users_measures_tiles_and_the_funnel_says_what_its_limi
     strict = json.loads(OPEN) | {"learned": json.loads(network.model_dump_json()) | {"drop": {"ink": limit}}}
     folder.chain("c1", learned=network.model_dump_json(exclude={"drop"}), quality=json.dumps(strict))
     folder.assemble("c1")
-    (case,) = read_funnel(folder.root / "funnel.json").cases
+    funnel = read_funnel(folder.root / "funnel.json")
+    (case,) = funnel.cases
     steps = {step.name: step for step in case.steps}
     assert steps["learned_ink_he"].dropped == sum(share > limit for share in ink) > 0
+    # What stands in the funnel says the same of the same table again.
+    again = grade(
+        read_table(folder.root / "tiles/c1.parquet", TILES), QualitySpec.model_validate(funnel.provenance.spec)
+    )
+    assert again == read_table(folder.root / "verdict/c1.parquet", VERDICTS)
     told = read_provenance(folder.root / "tiles/c1.parquet").told
     assert (steps["cells"].left, steps["glass"].left) == (told["n_cells"], told["n_tissue"])
     assert (
@@ -430,3 +438,13 @@ def test_imported_tiles_take_the_mask_recipe_of_the_config(tmp_path):
     run("import", "folder", tmp_path / "theirs", "--out", out, "--mpp", 0.4661, "--stains-spec", recipe)
     store = TileStore(out / "tiles/imported.zarr")
     np.testing.assert_array_equal(store.read_mask("dab_mask", 0), atst_mask(store.read("ihc", 0), close_px=30).mask)
+
+
+def test_verdicts_by_limits_of_another_version_are_asked_for_again(folder):
+    folder.chain("c1")
+    path = folder.root / "verdict/c1.parquet"
+    made = read_provenance(path)
+    old = made.model_copy(update={"spec": {"revision": 2, "limits": {"blur_he": {"max": 1}}}})
+    write_table(read_table(path, VERDICTS), path, VERDICTS, old)
+    with pytest.raises(StoreError, match="graded by limits of another version; run grade_tiles again"):
+        folder.assemble("c1")
