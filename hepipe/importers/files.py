@@ -37,6 +37,8 @@ MAX_LICENCES = 8
 PICTURE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, OverflowError, struct.error)
 """What Pillow raises at bytes that are no picture."""
 _LICENCES = re.compile(r"(licen[cs]e|copying|terms|readme|notice).*", re.IGNORECASE)
+_BESIDE = re.compile(r".*\.(md|txt|json|csv|tsv|xml|html?|pdf|ya?ml)", re.IGNORECASE)
+"""Lists and notes that lie between tiles; anything else that is no picture is an error."""
 _SKIPPED = re.compile(r"(\..*|.*Zone\.Identifier|Thumbs\.db)")
 SHOWN = 20
 """Names that an error lists."""
@@ -94,7 +96,7 @@ def tiles_below(
     root: Path | None = None,
     skipped: Counter[str] | None = None,
 ) -> list[Found]:
-    """Every picture file of a folder and its subfolders, sorted; hidden and zone files are passed over.
+    """Every file of a folder and its subfolders, sorted; hidden and zone files, lists and notes are passed over.
 
     Args:
         folder: Searched to the bottom.
@@ -135,6 +137,8 @@ def _files(folder: Path, root: Path, skipped: Counter[str]) -> Iterator[Path]:
                 skipped["hidden or zone file"] += 1
             elif name in names and is_licence(name):
                 skipped["licence or readme"] += 1
+            elif name in names and _BESIDE.fullmatch(name):
+                skipped["text or table"] += 1
             elif path.is_symlink() and (name in folders or not path.resolve().is_relative_to(root)):
                 outside.append(str(path.relative_to(folder)))
             elif any(unicodedata.category(letter)[0] == "C" for letter in name):

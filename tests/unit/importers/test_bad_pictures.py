@@ -155,6 +155,18 @@ def test_zone_and_hidden_files_are_counted(put, opened, root):
     assert opened("folder", mpp=0.5).told["skipped"] == {"hidden or zone file": 5}
 
 
+def test_lists_and_notes_between_tiles_are_counted_and_other_files_are_errors(put, opened, root):
+    put("train/a.png", side=(32, 16))
+    for name in ("manifest.csv", "dataset.json", "CARD.md", "TERMS.txt"):
+        (root / name).write_text("x")
+    tiles = opened("aligned", mpp=0.5)
+    assert tiles.told["skipped"] == {"licence or readme": 1, "text or table": 3}
+    assert tiles.told["terms"][0]["texts"] == {"TERMS.txt": "x"}
+    (root / "a.exe").write_text("x")
+    with pytest.raises(ConfigError, match=r"a.exe \(no readable picture\)"):
+        opened("aligned", mpp=0.5)
+
+
 def test_a_plus_and_a_dot_survive_in_names(tmp_path):
     for name in ("00001_train_1+.png", "a.b+c.jpg"):
         (tmp_path / name).write_bytes(b"x")
