@@ -133,7 +133,7 @@ def measure(found: CurationSet, page: Path, keys: int) -> None:
             drive(chromium, server.url, "blur_he", keys)
             server.stop()
             thread.join()
-            print(f"decisions in the served page's file: {len(server.decisions)} of {keys}")
+            print(f"decisions in the served page's file: {len(server.decisions)} of {len(found.pairs) // 2 + keys}")
         rival = drive(chromium, (page / "rival.html").as_uri(), None, keys)
         print(f"rival / ours (medians, order of the tiles): {rival / ours[0]:.1f}")
         chromium.close()
@@ -147,7 +147,7 @@ def drive(chromium: Any, url: str, sort: str | None, keys: int) -> float:
     name = "rival: an element a pair"
     if sort is not None:
         until(page, "shown.length > 0 && !waiting")
-        page.evaluate(f"void (filter.sort = {json.dumps(sort)}, filter.passes = '', showFilters(), refresh())")
+        page.evaluate(f"void (filter.sort = {json.dumps(sort)}, filter.passes = '', showFilters(), refresh(false))")
         page.evaluate("decisions.decide(shown.slice(shown.length / 2).map((number) => [number, KEEP, '']))")
         page.evaluate(WATCH)
         kind = "served" if url.startswith("http") else "file"

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hepipe.cli.options import OutPath
 from hepipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typer import Context
+else:
+    # What typer really hands over is of this class, which its own `Context` stands for in annotations.
+    Context = typer.Context.__base__
 
 curate_app = typer.Typer(
     help="Look through the tiles of a data set and decide which stay.", invoke_without_command=True
@@ -22,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 @curate_app.callback()
 def curate(
-    context: typer.Context,
+    context: Context,
     folder: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="A data set's results.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the page; `curation` in the data set's folder.")] = None,
     cases: Annotated[str, typer.Option(help="Ids of its cases, with commas between; all when empty.")] = "",

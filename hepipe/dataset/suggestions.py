@@ -62,9 +62,10 @@ def suggest(
             if share >= NEAR:
                 reasons.append(((share - NEAR) / (1 - NEAR), f"{name} at {share:.0%} of its limit"))
         for name, (middle, spread, sign) in usual.get(tile["section"], {}).items():
-            off = sign * (measured.get(name, math.nan) - middle) / spread
+            value = measured.get(name, math.nan)
+            off = sign * (value - middle) / spread
             if off >= FAR_MADS:
-                reasons.append((min(1.0, off / (4 * FAR_MADS)), f"{name} is {off:.0f} deviations from the median"))
+                reasons.append((min(1.0, off / (4 * FAR_MADS)), f"{name} is {value:.3g}, usual is {middle:.3g}"))
         found.append(_weighed(reasons))
     return found
 

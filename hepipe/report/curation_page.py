@@ -337,7 +337,7 @@ def policy(css: str, script: str) -> str:
     """What the page may load: its own pictures, its own style and script by their hashes, and nothing else."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, script)]
     return (
-        f"default-src 'none'; img-src 'self'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
+        f"default-src 'none'; img-src 'self' data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'"
     )
 

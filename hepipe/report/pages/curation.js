@@ -263,6 +263,9 @@ function tagStain(context, stain, x, y) {
   context.fillText(text, x + 5, y + 10);
 }
 
+/** The decision on a pair in words. */
+const said = (number) => ["open", "keep", `drop${decisions.reason[number] ? `: ${decisions.reason[number]}` : ""}`][decisions.choice[number]];
+
 let told = "";
 
 function drawFacts() {
@@ -283,8 +286,7 @@ function drawFacts() {
     return;
   }
   const word = (kind) => pairs.word(kind, number);
-  const verdict = ["open", "keep", `drop${decisions.reason[number] ? `: ${decisions.reason[number]}` : ""}`][choice];
-  $("now").textContent = `${pairs.tile_id[number]} – ${verdict}`;
+  $("now").textContent = `${pairs.tile_id[number]} – ${said(number)}`;
   const facts = [
     ["look, as", word("why"), "warn"],
     ["filters", pairs.passes[number] ? "kept" : `dropped: ${word("reason")}`],
@@ -435,6 +437,8 @@ function fillButtons() {
     button(KEEP, "", "K", "keep"), button(DROP, "", "D", "drop"),
     ...pairs.reasons.map((reason, place) => button(DROP, reason, String(place + 1), reason)),
   );
+  const legend = [["K", "keep"], ["D", "drop"], ...pairs.reasons.map((reason, place) => [place + 1, reason]), ["F", "flicker"], ["wheel", "zoom"], ["Esc", "back"]];
+  $("lens-keys").replaceChildren(...legend.flatMap(([key, text]) => [element("kbd", key), ` ${text}  `]));
   $("keys").replaceChildren(...KEYS.flatMap(([key, text]) => {
     const term = document.createElement("dt");
     term.append(...key.split(", ").flatMap((one, place) => [place ? " " : "", element("kbd", one)]));

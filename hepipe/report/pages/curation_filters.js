@@ -1,11 +1,11 @@
 "use strict";
 // Which pairs are shown, in which order; the histogram from which a range is dragged.
 
-/** Filter again and stay with the pair at hand where it is still shown. */
-function refresh() {
+/** Filter again, and stay with the pair at hand where it is still shown; another order begins at its first pair. */
+function refresh(stay = true) {
   const number = current();
   shown = select(pairs, decisions, filter);
-  at = Math.max(0, shown.indexOf(number));
+  at = stay ? Math.max(0, shown.indexOf(number)) : 0;
   layout();
   reveal();
   drawHistogram();
@@ -44,7 +44,7 @@ function readFilters(event) {
     return;
   }
   if (event.target.id === "sort") showFilters();
-  refresh();
+  refresh(event.target.id !== "sort" && event.target.id !== "descending");
 }
 
 function setRange(low, high) {
@@ -59,7 +59,7 @@ function sortBy(name) {
   if (filter.sort === name) filter.descending = !filter.descending;
   else filter.sort = name;
   showFilters();
-  refresh();
+  refresh(false);
 }
 
 function clearFilters() {

@@ -21,10 +21,10 @@ function drawLens() {
     tagStain(context, stain, left + 6, 6);
     if (lens.pointer) drawCross(context, left + lens.pointer[0], lens.pointer[1]);
   }
-  const choice = ["open", "keep", "drop"][decisions.choice[number]];
-  const parts = [element("b", pairs.tile_id[number]), element("span", choice), element("span", `${at + 1} of ${shown.length}`)];
+  const parts = [element("b", `${pairs.tile_id[number]} – ${said(number)}`), element("span", `${at + 1} of ${shown.length}`)];
   parts.push(element("span", from ? `${from} px a side, shown at ${Math.round(px / from * 100)} %` : "loading"));
-  parts.push(element("span", "wheel zooms, drag moves, F flickers, Esc closes; keys decide as before"));
+  const why = pairs.word("why", number);
+  if (why) parts.push(Object.assign(element("span", why), { className: "warn" }));
   $("lens-about").replaceChildren(...parts);
 }
 

@@ -34,7 +34,7 @@ def test_a_tile_unlike_the_others_of_its_kind_is_suggested_but_strong_dab_is_not
     other_kind = tiles([{"blur_he": 0.35}] * 40, "consecutive")
     found = suggest(rows + other_kind, passed(102), LIMITS)
     assert [number for number, one in enumerate(found) if one.weight] == [60]
-    assert found[60].why[0].startswith("blur_he is ")
+    assert found[60].why[0] == "blur_he is 0.35, usual is 0.203"
 
 
 def test_too_few_tiles_tell_nothing_of_what_is_usual():
