@@ -13,6 +13,8 @@ from hepipe.report.html import Html, safe
 
 WIDTH, HEIGHT = 460, 230
 BARS_WIDTH = 900
+BAR_COLORS = ("s0", "s1", "s2", "s3", "s4", "s6", "s7")
+"""Without the grey one, which the rest has."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 24, 34
 SERIES = 8
 """Colours that the style sheet has; further series repeat them with a dash."""
@@ -69,7 +71,7 @@ def stacked_bars(bars: Mapping[str, Mapping[str, int]], *, kept: str) -> Html:
     if not bars:
         return Html("")
     names = list(next(iter(bars.values())))
-    shades = {name: f"s{place % SERIES}" for place, name in enumerate(names)}
+    shades = {name: BAR_COLORS[place % len(BAR_COLORS)] for place, name in enumerate(names)}
     shades |= {names[-2]: "other", kept: "kept"}
     # About 6.2 px a letter of this font.
     left, top, step = 12 + round(6.2 * max(map(len, bars))), 6, 17

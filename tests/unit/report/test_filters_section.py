@@ -1,10 +1,12 @@
 import csv
+import re
 
 import numpy as np
 import pytest
 
 from hepipe.quality.funnel import Graded, data_set_funnel, write_funnel
 from hepipe.quality.verdict import grade
+from hepipe.report.figures import stacked_bars
 from hepipe.report.filters import filters
 from hepipe.report.gather import gather
 from hepipe.report.page import write_report
@@ -93,6 +95,15 @@ def test_kinds_of_section_stand_apart(page):
     markup, _ = page([graded("a", "0", blurred=5), graded("b", "0", blurred=5, section="consecutive")])
     assert markup.index("<h4>restained, 1 case</h4>") < markup.index("≤ 1<") < markup.index("consecutive, 1 case")
     assert markup.index("consecutive, 1 case") < markup.index("≤ 3<")
+
+
+def test_seven_reasons_the_rest_and_what_is_kept_have_colours_of_their_own():
+    parts = {**{f"filter {n}": n + 1 for n in range(7)}, "other reasons": 3, "kept": 12}
+    drawn = stacked_bars({"a <b>": parts, "empty": dict.fromkeys(parts, 0)}, kept="kept").markup
+    assert len(set(re.findall(r'<rect class="([^"]+)"', drawn))) == len(parts)
+    widths = [float(width) for width in re.findall(r'width="([0-9.]+)" height', drawn)]
+    assert sum(widths) == pytest.approx(widths[-1] * sum(parts.values()) / parts["kept"], abs=1)
+    assert "a &lt;b&gt;: kept 12 of 43" in drawn
 
 
 def test_a_data_set_that_was_not_assembled_says_so(tmp_path):
