@@ -121,7 +121,8 @@ def predict(
                 subject=run.name,
                 spec={"crop_px": crop_px, "batch_size": evaluation.batch_size, "mpp": tiles.mpp, "split": split},
                 inputs={"model": file_sha256(model), "config": run.digest},
-                told={} if normalization is None else {"normalization": normalization.model_dump(mode="json")},
+                # As the model was told: its colours, and the terms of all that it was trained on.
+                told={name: told[name] for name in ("normalization", "terms") if name in told},
             ),
             crop_px=crop_px,
             batch_size=evaluation.batch_size,
