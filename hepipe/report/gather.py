@@ -91,6 +91,12 @@ class TestSet:
     scores: Mapping[str, RunScores]
     left_out: Mapping[str, str]
     """Run to why it is not compared."""
+    joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Run that stands for those of all folds to their names."""
+
+    def runs_of(self, run: str) -> tuple[str, ...]:
+        """The runs that drew its tiles: itself, or one a fold."""
+        return self.joined.get(run, (run,))
 
 
 @dataclass(frozen=True)

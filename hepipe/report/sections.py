@@ -161,8 +161,10 @@ def _board(found: Gathered, test: TestSet, board: Board) -> Html:
     head: list[Content] = ["run"]
     head += [tag("span", f"{metric.title} {metric.arrow}", title=metric.meaning) for metric in board.metrics]
     for run in board.runs:
-        record = records.get(run)
+        record = records.get(test.runs_of(run)[0])
         about = "" if record is None else f"{record.model}, {record.preset}"
+        if run in test.joined:
+            about += f", {len(test.joined[run])} folds"
         if record is not None and record.dataset != test.dataset:
             about += f", trained on {record.dataset}"
         name = tag("div", tag("b", run), tag("small", about), class_="run")
