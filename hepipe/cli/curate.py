@@ -32,6 +32,9 @@ def curate(
     folder: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="A data set's results.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the page; `curation` in the data set's folder.")] = None,
     cases: Annotated[str, typer.Option(help="Ids of its cases, with commas between; all when empty.")] = "",
+    only: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="CSV of the pairs to show, such as disagreements.")
+    ] = None,
     reader: Annotated[str, typer.Option(help="Who decides; the decisions' file is named after it.")] = "reader-1",
     reasons: Annotated[str, typer.Option(help="Reasons of a drop by number key, with commas between.")] = "",
     serve: Annotated[bool, typer.Option("--serve", help="Serve the page on this machine and save as it goes.")] = False,
@@ -45,13 +48,15 @@ def curate(
     """Write a page of contact sheets on which a person keeps and drops pairs of tiles; see docs/curation.md."""
     if context.invoked_subcommand is not None:
         return
+    from hepipe.dataset.decisions import read_content_ids
     from hepipe.report.curation_page import REASONS, VIEW_PX, check_reader, read_set, write_page
 
     if folder is None:
         raise ConfigError("curate: --folder is missing: the folder of a data set in the results")
     check_reader(reader)
     place = folder / "curation" if out is None else out
-    found = read_set(folder, [name for name in (part.strip() for part in cases.split(",")) if name])
+    names = [name for name in (part.strip() for part in cases.split(",")) if name]
+    found = read_set(folder, names, None if only is None else set(read_content_ids(only)))
     given = tuple(part.strip() for part in reasons.split(",") if part.strip()) or REASONS
     wanted = (0 if serve else VIEW_PX) if view_px < 0 else view_px
     told = write_page(found, place, reader=reader, reasons=given, thumb_px=thumb_px, view_px=wanted, workers=workers)

@@ -78,6 +78,30 @@ def read_decisions(path: Path) -> DecisionFile:
         ConfigError: No such file, no text, a column is missing, or rows that cannot be: each with its line, what was
             found and what was expected.
     """
+    content, text = _text(path)
+    found, repeated, contradicted = _parsed(text, path.name)
+    return DecisionFile(path.name, found, repeated, contradicted, hashlib.sha256(content).hexdigest())
+
+
+def read_content_ids(path: Path) -> tuple[str, ...]:
+    """The content ids of a CSV with that column, such as the pairs that two readers decided differently.
+
+    Raises:
+        ConfigError: As of `read_decisions`; or there is none.
+    """
+    _, text = _text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_comma(text))
+    try:
+        found = dict.fromkeys((row.get("content_id") or "").strip() for row in reader)
+    except csv.Error as error:
+        raise ConfigError(f"pairs {path.name}: line {reader.line_num}: {error}") from None
+    ids = tuple(one for one in found if CONTENT_ID.fullmatch(one))
+    if not ids:
+        raise ConfigError(f"pairs {path.name}: no content id in a column content_id")
+    return ids
+
+
+def _text(path: Path) -> tuple[bytes, str]:
     try:
         # Read before it is measured: what a link or a pipe gives is not what its size says.
         with path.open("rb") as file:
@@ -89,19 +113,21 @@ def read_decisions(path: Path) -> DecisionFile:
             f"decisions {path.name}: more than {MAX_BYTES // 1_000_000} MB, which no file of decisions is"
         )
     try:
-        text = content.decode("utf-8-sig")
+        return content, content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"decisions {path.name}: not UTF-8 text ({error.reason} at byte {error.start}); save it as CSV, UTF-8"
         ) from None
-    found, repeated, contradicted = _parsed(text, path.name)
-    return DecisionFile(path.name, found, repeated, contradicted, hashlib.sha256(content).hexdigest())
+
+
+def _comma(text: str) -> str:
+    """What parts the columns: spreadsheets of many countries write semicolons."""
+    head = text.split("\n", 1)[0]
+    return ";" if head.count(";") > head.count(",") else ","
 
 
 def _parsed(text: str, name: str) -> tuple[dict[str, Decision], int, tuple[str, ...]]:
-    head = text.split("\n", 1)[0]
-    # Spreadsheets of many countries write semicolons.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if head.count(";") > head.count(",") else ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_comma(text))
     found: dict[str, Decision] = {}
     repeated, contradicted, errors = 0, dict[str, None](), list[str]()
     try:

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,15 +101,16 @@ def _store(path: Path) -> TileStore:
     return TileStore(path)
 
 
-def read_set(folder: Path, cases: Sequence[str] = ()) -> CurationSet:
+def read_set(folder: Path, cases: Sequence[str] = (), only: Collection[str] | None = None) -> CurationSet:
     """The tiles and verdicts of a data set's cases.
 
     Args:
         folder: Its folder in the results.
         cases: Names of their tables; all that are there when empty.
+        only: Content ids of the pairs to show; None: all.
 
     Raises:
-        ConfigError: There is no such case, or nothing to curate.
+        ConfigError: There is no such case or pair, or nothing to curate.
         StoreError: A table is damaged, or a verdict is on other tiles.
     """
     there = sorted(path.stem for path in (folder / "tiles").glob("*.parquet"))
@@ -137,6 +138,10 @@ def read_set(folder: Path, cases: Sequence[str] = ()) -> CurationSet:
                 pairs[key] = CurationPair(key, tile, verdicts[tile["tile_id"]], name)
     if not pairs:
         raise ConfigError(f"{folder.name}: no tile with pixels ({unreadable} without); cut the cases first")
+    if only is not None:
+        pairs = {key: pair for key, pair in pairs.items() if key in only}
+        if not pairs:
+            raise ConfigError(f"{folder.name}: none of the {len(only)} pairs asked for; are they another data set's?")
     rows = [CurationPair(p.content_id, p.tile, p.verdict, p.store, twins.get(key, 0)) for key, p in pairs.items()]
     return CurationSet(folder, tuple(rows), limits, unreadable)
 
@@ -184,8 +189,8 @@ def write_page(
     if view:
         (out / view).mkdir(exist_ok=True)
 
-    def make(number: int) -> list[str]:
-        return _make_sheet(
+    def make(number: int) -> tuple[int, list[str]]:
+        return number, _make_sheet(
             found, sheets[number], out / "sheets" / names[number], out / view if view else None, thumb_px, view_px
         )
 
@@ -195,8 +200,13 @@ def write_page(
     bar = watched(
         made, f"sheets of {found.folder.name}", total=len(sheets), unit="sheet", start=len(sheets) - len(todo)
     )
-    for broken in bar:
+    for number, broken in bar:
         damaged += broken
+        if broken:
+            # Under another name, so that the next build tries again.
+            crossed = _sheet_name([names[number], *broken], 0)
+            os.replace(out / "sheets" / names[number], out / "sheets" / crossed)
+            names[number] = crossed
     _write(out / "index.html", render(found, names, reader=reader, reasons=reasons, thumb_px=thumb_px, view=view))
     _tidy(out / "sheets", set(names))
     if view:
@@ -261,8 +271,7 @@ def _make_sheet(
             he, ihc = found.read(number)
         except StoreError:
             damaged.append(str(pair.tile["tile_id"]))
-            both = _crossed(thumb_px)
-            larger = _crossed(view_px) if view else None
+            both, larger = _crossed(thumb_px), None
         else:
             both = side_by_side(he, ihc, thumb_px)
             larger = side_by_side(he, ihc, min(view_px, he.shape[0])) if view else None

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from curation_sets import write_set
 from PIL import Image
 
 from hepipe.dataset.curation import content_id
+from hepipe.dataset.decisions import read_content_ids
 from hepipe.errors import ConfigError, StoreError
 from hepipe.report import curation_page as module
 from hepipe.report.curation_page import SIDE, read_set, write_page
@@ -113,16 +115,35 @@ def test_tiles_without_pixels_are_left_out_and_twins_are_shown_once(tmp_path):
     assert data["twins"][data["tile_id"].index("a/3-0")] == 1
 
 
-def test_a_damaged_tile_is_crossed_out_and_the_others_are_there(tmp_path):
+def test_a_damaged_tile_is_crossed_out_and_the_others_are_there_until_the_store_is_whole_again(tmp_path):
     folder = write_set(tmp_path / "set")
-    shard = max(
-        (path for path in (folder / "tiles/b.zarr/he").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
-    )
-    content = bytearray(shard.read_bytes())
-    content[4] ^= 255
-    shard.write_bytes(content)
-    told = write_page(read_set(folder), folder / "curation", reader="ann", thumb_px=8)
-    assert "1 pairs cannot be read and are crossed out, such as b/0-0" in told
+    whole = built(folder, view_px=16)
+    shutil.rmtree(folder / "curation")
+    shards = [path for path in (folder / "tiles/b.zarr/he").rglob("*") if path.is_file()]
+    shard = max(shards, key=lambda path: path.stat().st_size)
+    before = shard.read_bytes()
+    shard.write_bytes(before[:4] + bytes([before[4] ^ 255]) + before[5:])
+    for _ in range(2):
+        told = write_page(read_set(folder), folder / "curation", reader="ann", thumb_px=8, view_px=16)
+        assert "1 pairs cannot be read and are crossed out, such as b/0-0" in told
+    assert len(list((folder / "curation/pictures-16").iterdir())) == 23
+    shard.write_bytes(before)
+    module._store.cache_clear()
+    assert built(folder, view_px=16) == whole
+    assert sorted(path.name for path in (folder / "curation/sheets").iterdir()) == sorted(whole["sheets"])
+
+
+def test_some_pairs_alone_can_be_shown(tmp_path):
+    folder = write_set(tmp_path / "set")
+    keys = [pair.content_id for pair in read_set(folder).pairs]
+    (tmp_path / "some.csv").write_text(f"tile_id;content_id\nx;{keys[3]}\ny;{keys[20]}\nz;\n")
+    only = read_content_ids(tmp_path / "some.csv")
+    assert [pair.content_id for pair in read_set(folder, only=only).pairs] == [keys[3], keys[20]]
+    with pytest.raises(ConfigError, match="none of the 1 pairs asked for"):
+        read_set(folder, only=["0" * 32])
+    (tmp_path / "none.csv").write_text("tile_id,id\na,b\n")
+    with pytest.raises(ConfigError, match="no content id in a column content_id"):
+        read_content_ids(tmp_path / "none.csv")
 
 
 def test_a_mistake_of_a_person_is_told(tmp_path):
