@@ -179,9 +179,13 @@ def _number(value: float | None) -> float | None:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """The same bytes for the same pixels; uint8 (h, w, 3), or bool (h, w) as 0 and 255."""
+    """The same bytes for the same pixels; uint8 (h, w, 3), or bool (h, w) as 0 and 255.
+
+    One filter for all rows at a low level: on six BCI tiles of 512 px a third of the CPU time of libpng's own choice at
+    level 6, and 2 % more bytes.
+    """
     values = picture.astype(np.uint8) * 255 if picture.dtype == bool else np.ascontiguousarray(picture)
-    return bytes(imagecodecs.png_encode(values, level=6))
+    return bytes(imagecodecs.png_encode(values, level=3, filter=imagecodecs.PNG.FILTER.UP))
 
 
 def is_one_jpeg(codec: Codec, tile_px: int) -> bool:
