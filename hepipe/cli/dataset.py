@@ -1,4 +1,4 @@
-"""Commands on a finished data set: verify it, compare two, describe it, pack what it is made again from."""
+"""Commands on a finished data set: verify it, compare two or one with a list, describe it, pack what makes it again."""
 
 from __future__ import annotations
 
@@ -89,3 +89,34 @@ def pack(
     packed = pack_dataset(folder, out)
     typer.echo(f"{out}: {packed.cases} transforms, {packed.files} files, {packed.nbytes / 1e6:.2f} MB")
     typer.echo(f"name it in key transforms of a data set to make {packed.name} again without registering")
+
+
+@dataset_app.command()
+def agreement(
+    folder: Folder,
+    names: Annotated[Path, typer.Option("--list", help="Names that others kept, text or CSV, such as BCI-clean's.")],
+) -> None:
+    """Compare a list of hand-kept tiles with our own filters on the whole imported set: both verdicts and kappa."""
+    import json
+
+    from hepipe.dataset.cases import IMPORTED
+    from hepipe.importers.agreement import list_agreement
+    from hepipe.importers.bci import read_list
+    from hepipe.stores.tables import TILES, VERDICTS, read_table
+
+    found = list_agreement(
+        read_table(folder / "tiles" / f"{IMPORTED}.parquet", TILES),
+        read_table(folder / "verdict" / f"{IMPORTED}.parquet", VERDICTS),
+        read_list(names),
+    )
+    for split, one in found.items():
+        kappa = "undefined" if one.kappa is None else f"{one.kappa:.2f}"
+        typer.echo(
+            f"{split}: of {one.n} tiles both keep {one.both_keep}, the list alone {one.list_only}, the filters alone "
+            f"{one.filters_only}, neither {one.both_drop}; kappa {kappa}, cases unknown: interval not computed"
+        )
+        if one.reasons_list_only:
+            told = ", ".join(f"{reason} {count}" for reason, count in one.reasons_list_only.items())
+            typer.echo(f"{split}: what the list keeps the filters drop for {told}")
+    record = {split: one.model_dump(mode="json") for split, one in found.items()}
+    (folder / "agreement.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Commands of tile sets made elsewhere: import, and agreement of a list of kept tiles with our own filters."""
+"""The command `import`: a tile set made elsewhere comes into the store."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ OutFolder = Annotated[Path, typer.Option(help="Results folder of the data set, s
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command("import")(import_set)
-    app.command("agreement")(agreement)
 
 
 def import_set(
@@ -32,6 +31,8 @@ def import_set(
     path: SetPath,
     out: OutFolder,
     preset: Annotated[str | None, typer.Option(help="How the set is divided: docs/imports.md.")] = None,
+    he: Annotated[str | None, typer.Option(help="Folder of H&E tiles, where it is not called HE.")] = None,
+    ihc: Annotated[str | None, typer.Option(help="Folder of IHC tiles, where it is not called IHC.")] = None,
     mpp: Annotated[float | None, typer.Option(help="µm per px of the files, where the set is known otherwise.")] = None,
     marker: Annotated[str | None, typer.Option(help="HER2, ER, PR or Ki67.")] = None,
     halve: Annotated[bool, typer.Option("--halve", help="Half the resolution, by area.")] = False,
@@ -66,7 +67,7 @@ def import_set(
     from hepipe.stores.tiles import TileWriter
     from hepipe.tiling.cut import ARRAYS
 
-    given = {"kind": kind, "preset": preset, "mpp": mpp, "marker": marker, "seed": seed}
+    given = {"kind": kind, "preset": preset, "mpp": mpp, "marker": marker, "seed": seed, "he": he, "ihc": ihc}
     flags = {"halve": halve, "quarter": quarter, "allow_missing": allow_missing}
     files = {"cases": cases, "scores": scores, "names": names, "labels": labels}
     wanted = _spec(spec, {**given, **{name: True for name, on in flags.items() if on}, **files})
@@ -81,11 +82,11 @@ def import_set(
         told["warnings"] = [*told["warnings"], lossy]
         typer.echo(f"warning: {lossy}")
     network = _learned(learned, tile_px=found.tile_px, mpp=found.mpp)
-    he, ihc = sample_pixels(found, staining.sample_tiles)
+    of_he, of_ihc = sample_pixels(found, staining.sample_tiles)
     record = CaseStains(
         case_id=IMPORTED,
-        he=_estimated(he, he, "he", staining),
-        ihc=_estimated(ihc, ihc, "ihc", staining),
+        he=_estimated(of_he, of_he, "he", staining),
+        ihc=_estimated(of_ihc, of_ihc, "ihc", staining),
         provenance=Provenance(artefact="stains", subject=IMPORTED, spec=staining.model_dump(mode="json")),
     )
     provenance = Provenance(
@@ -118,36 +119,6 @@ def import_set(
     _say_stains(record)
     left_out = sum(row["problem"] != "" for row in rows)
     typer.echo(f"{len(rows) - left_out} tiles of {found.tile_px} px imported, {left_out} left out")
-
-
-def agreement(
-    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Results folder of the whole set.")],
-    names: Annotated[Path, typer.Option("--list", help="Names that others kept, text or CSV, such as BCI-clean's.")],
-) -> None:
-    """Compare a list of kept tiles with our own filters: a table of both, kappa, and why the filters drop more."""
-    import json
-
-    from hepipe.dataset.cases import IMPORTED
-    from hepipe.importers.agreement import list_agreement
-    from hepipe.importers.bci import read_list
-    from hepipe.stores.tables import TILES, VERDICTS, read_table
-
-    found = list_agreement(
-        read_table(folder / "tiles" / f"{IMPORTED}.parquet", TILES),
-        read_table(folder / "verdict" / f"{IMPORTED}.parquet", VERDICTS),
-        read_list(names),
-    )
-    for split, one in found.items():
-        kappa = "undefined" if one.kappa is None else f"{one.kappa:.2f}"
-        typer.echo(
-            f"{split}: of {one.n} tiles both keep {one.both_keep}, the list alone {one.list_only}, the filters alone "
-            f"{one.filters_only}, neither {one.both_drop}; kappa {kappa}, cases unknown: interval not computed"
-        )
-        if one.reasons_list_only:
-            told = ", ".join(f"{reason} {count}" for reason, count in one.reasons_list_only.items())
-            typer.echo(f"{split}: what the list keeps the filters drop for {told}")
-    record = {split: one.model_dump(mode="json") for split, one in found.items()}
-    (folder / "agreement.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _spec(text: str, given: dict[str, Any]) -> ImportSpec:

@@ -9,13 +9,14 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from hepipe.cli import imports, tiles
+from hepipe.cli import dataset, imports, tiles
 from hepipe.dataset.card import read_card
 from hepipe.errors import ConfigError
 from hepipe.stores.tables import TILES, read_provenance, read_table
 from hepipe.stores.tiles import TileStore
 
 app = typer.Typer()
+dataset.register(app)
 imports.register(app)
 tiles.register(app)
 
@@ -102,7 +103,7 @@ def test_a_second_loss_is_told(bci, tmp_path):
 def test_a_list_is_compared_with_the_filters(bci, tmp_path):
     _, out, _ = bci
     (tmp_path / "clean.txt").write_text("00000_train_0\n00001_test_1+\n")
-    said = run("agreement", out, "--list", tmp_path / "clean.txt")
+    said = run("dataset", "agreement", out, "--list", tmp_path / "clean.txt")
     assert "all: of 8 tiles both keep 2, the list alone 0, the filters alone 6, neither 0" in said
     assert json.loads((out / "agreement.json").read_text())["train"]["filters_only"] == 5
 
