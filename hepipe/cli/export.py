@@ -60,6 +60,16 @@ def export(
 
     if unknown := sorted(set(split or ()) - set(get_args(Split))):
         raise ConfigError(f"--split {', '.join(unknown)}: {', '.join(get_args(Split))} expected")
+    others = {
+        "--layout": (layout != "cyclegan", ("ab",)),
+        "--as": (as_ != "png", ("ab",)),
+        "--shard-mb": (shard_mb is not None, ("webdataset", "huggingface")),
+        "--order": (order != "id", ("webdataset", "huggingface")),
+        "--no-masks": (not masks, ("geojson",)),
+    }
+    for option, (given, kinds) in others.items():
+        if given and kind not in kinds:
+            raise ConfigError(f"export {kind}: {option} is for {' and '.join(kinds)}; leave it out")
     chosen = Selection(index, splits=cast(list[Split], split or []), cases=case or (), most=max, place=place)
     match kind:
         case "ab":

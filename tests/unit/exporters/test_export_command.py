@@ -57,6 +57,9 @@ def test_a_mistake_names_what_was_found_and_what_to_do(make_set, tmp_path, run):
     index = make_set()
     with pytest.raises(ConfigError, match="--split testing: train, val, test expected"):
         run("export", "ab", "--index", index, "--out", tmp_path / "out", "--split", "testing")
+    for kind, option in (("csv", ["--as", "stored"]), ("ab", ["--shard-mb", 9]), ("ab", ["--no-masks"])):
+        with pytest.raises(ConfigError, match=rf"export {kind}: {option[0]} is for .*; leave it out"):
+            run("export", kind, "--index", index, "--out", tmp_path / "out", *option)
     index.with_name("dataset.json").unlink()
     with pytest.raises(StoreError, match="run assemble again"):
         run("export", "ab", "--index", index, "--out", tmp_path / "out")
