@@ -68,8 +68,8 @@ class Judged:
         return max((self.severity[one] for one, part in self.covered.items() if part >= COVERED), default=-1.0)
 
 
-def judged(tiles: Tiles, quality: QualitySpec) -> Iterator[Judged]:
-    """Every tile of a case, drawn, planted and moved."""
+def judged(tiles: Tiles, quality: QualitySpec, *, plants: bool = True) -> Iterator[Judged]:
+    """Every tile of a case as drawn, and with `plants` the clean ones again, planted and moved."""
     measures = measures_of(tiles.stains, tiles.section, thresholds_od=None)
 
     def verdict(he: np.ndarray, ihc: np.ndarray, outside: float) -> dict[str, object]:
@@ -89,7 +89,7 @@ def judged(tiles: Tiles, quality: QualitySpec) -> Iterator[Judged]:
         severity = dict(zip(tiles.labels, tiles.severity, strict=True))
         one = Judged("drawn", tiles.score, covered, severity, **verdict(he, ihc, outside))
         yield one
-        if not one.is_clean:
+        if not (plants and one.is_clean):
             continue
         kind, stain, worse = plan(clean, restained=tiles.section == "restained")
         clean += 1

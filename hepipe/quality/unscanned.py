@@ -17,6 +17,8 @@ REACH_PX = 2
 BELOW_WHITE = 6
 """Grey levels: brighter even areas are glass that JPEG, or the scanner, made even. Glass varies by about 4."""
 OPEN_UM = 1.0
+MIN_FRAC = 0.01
+"""Of grey px: tissue has hardly any, and need not be looked at further."""
 
 
 def unscanned(
@@ -49,6 +51,8 @@ def filled(rgb: UInt8[np.ndarray, "h w 3"], mpp: float, *, white: Sequence[float
     kernel = np.ones((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.uint8)
     red, green, blue = cv2.split(rgb)
     most, least = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+    if np.count_nonzero(most == least) < MIN_FRAC * most.size:
+        return np.zeros(most.shape, bool)
     even = (cv2.dilate(most, kernel) == cv2.erode(least, kernel)) & (most <= min(white) - BELOW_WHITE)
     opened = cv2.morphologyEx(even.astype(np.uint8), cv2.MORPH_OPEN, disk(OPEN_UM / mpp))
     area: np.ndarray = cv2.dilate(opened, kernel).astype(bool)
