@@ -144,16 +144,15 @@ def add(name: str, source: Path, *, folder: Path | None = None) -> RoleState:
     return state(name, folder=folder)
 
 
-def named_bytes(name: str, sha256: str, *, folder: Path | None = None) -> bytes:
-    """The bytes of a file of the user's in the weights folder, which fills no role; hashed as they are given back.
+def named_file(name: str, *, folder: Path | None = None) -> Path:
+    """A file of the user's in the weights folder, which fills no role.
 
     Args:
         name: Of the file, without folders.
-        sha256: What it must have, 64 hex digits.
         folder: Of the weights; None: the usual one.
 
     Raises:
-        WeightsError: Not there, a link that leads out of the folder, too large, or another file.
+        WeightsError: Not there, a link that leads out of the folder, or too large.
     """
     place = weights_folder(folder)
     path = place / name
@@ -164,7 +163,21 @@ def named_bytes(name: str, sha256: str, *, folder: Path | None = None) -> bytes:
     size = path.stat().st_size
     if size > MAX_NAMED_BYTES:
         raise WeightsError(f"weights file {name}: {size / 1e9:.1f} GB, at most {MAX_NAMED_BYTES / 1e9:g} GB expected")
-    content = path.read_bytes()
+    return path
+
+
+def named_bytes(name: str, sha256: str, *, folder: Path | None = None) -> bytes:
+    """The bytes of such a file, hashed as they are given back.
+
+    Args:
+        name: Of the file, without folders.
+        sha256: What it must have, 64 hex digits.
+        folder: Of the weights; None: the usual one.
+
+    Raises:
+        WeightsError: As of `named_file`, or another file.
+    """
+    content = named_file(name, folder=folder).read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise WeightsError(

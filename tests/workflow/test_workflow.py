@@ -104,7 +104,13 @@ def test_a_changed_limit_grades_again_and_cuts_nothing(finished, base):
 
 def test_a_network_of_the_users_cuts_again_and_registers_nothing(finished, base):
     network = {"file": "net.onnx", "sha256": "0" * 64, "mpp": 1.5, "classes": ["tissue", "fold"], "drop": {"fold": 0.1}}
-    planned = finished.planned(changed(base, "quality.learned", network))
+    asked = changed(base, "quality.learned", network)
+    told = finished.snakemake("-n", config=asked)
+    assert told.returncode != 0
+    assert "weights file 'net.onnx': not in weights; put it there" in told.stdout
+    (finished.path / "weights").mkdir(exist_ok=True)
+    (finished.path / "weights" / "net.onnx").write_bytes(b"")
+    planned = finished.planned(asked)
     assert planned["tile_case"] == 11
     assert not planned.keys() & {"register_case", "find_tissue", "estimate_stains", "check_slides"}
 

@@ -8,6 +8,7 @@ from hepipe.config import case_rows, decision_files, load_config, transforms_fol
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.models.catalog import check_run
 from hepipe.specs.imports import FILES as IMPORT_FILES
+from hepipe.weights.store import named_file
 
 
 def stop(error):
@@ -20,6 +21,10 @@ try:
     CONFIG = load_config(config)
     for _run in CONFIG.runs:
         check_run(CONFIG, _run)
+    for _dataset in CONFIG.datasets.values():
+        # Missed before anything runs, not after hours of registration; its hash is checked where it is read.
+        if _dataset.sections.quality.learned is not None:
+            named_file(_dataset.sections.quality.learned.file)
     ROWS = {
         name: {row.case_id: row for row in case_rows(CONFIG, name)}
         for name in CONFIG.datasets
