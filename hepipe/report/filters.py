@@ -34,7 +34,7 @@ SHOWN_NAMES = {
 REPLAY = (
     "Limits are applied to the stored measurements: after a change of quality.limits, quality.alignment or a reader's "
     "decisions the verdicts are taken again and nothing is cut or read anew. `hepipe grade --index "
-    "results/{}/tiles/CASE.parquet --verdict /tmp/other.parquet --spec '{{\"limits\": …}}'` tells of one case what "
+    "results/{}/tiles/CASE.parquet --verdict other.parquet --spec '{{\"limits\": …}}'` tells of one case what "
     "other limits would keep, beside the pipeline."
 )
 
