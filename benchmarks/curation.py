@@ -133,7 +133,8 @@ def measure(found: CurationSet, page: Path, keys: int) -> None:
             drive(chromium, server.url, "blur_he", keys)
             server.stop()
             thread.join()
-            print(f"decisions in the served page's file: {len(server.decisions)} of {len(found.pairs) // 2 + keys}")
+            due = len(found.pairs) - len(found.pairs) // 2 + keys
+            print(f"decisions in the served page's file: {len(server.decisions)} of {due}")
         rival = drive(chromium, (page / "rival.html").as_uri(), None, keys)
         print(f"rival / ours (medians, order of the tiles): {rival / ours[0]:.1f}")
         chromium.close()
@@ -163,6 +164,8 @@ def drive(chromium: Any, url: str, sort: str | None, keys: int) -> float:
     for number in range(keys):
         page.keyboard.press("k1k2k3kd"[number % 8])
         until(page, f"taken.length > {number}")
+    if sort is not None:
+        until(page, "!courier || $('saved').textContent === 'saved'")
     taken = page.evaluate("taken")
     if sort is not None:
         stored = page.evaluate("decisions.steps.length")
