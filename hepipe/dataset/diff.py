@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from hepipe.dataset.audit import group_of
 from hepipe.dataset.card import DatasetCard, read_card
+from hepipe.dataset.cases import IMPORTED
 from hepipe.dataset.curation import content_id
 from hepipe.dataset.decisions import table_text
 from hepipe.dataset.fingerprint import PARTS, CaseParts
@@ -254,7 +255,8 @@ def _sections(case_a: str, case_b: str, one: _Side, two: _Side, stages: Mapping[
     for stage, name in stages.items():
         changed = _changed_keys(one.section(case_a, stage), two.section(case_b, stage))
         if changed:
-            found.append(f"section {name}: {changed}")
+            is_import = case_a == IMPORTED and stage == "tiles"
+            found.append(f"section {'import' if is_import else name}: {changed}")
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hepipe.dataset.card import DatasetCard, read_card
+from hepipe.dataset.cases import IMPORTED
 from hepipe.dataset.fingerprint import Fingerprint
 from hepipe.errors import ConfigError, StoreError
 from hepipe.stores.arrays import read_registered, whole, write_registered
@@ -39,6 +40,7 @@ Fingerprint `{fingerprint}`, {n_kept} tiles of {n_cases} cases. There are no pix
 - `index.parquet`: every tile of the data set with its split and the hashes of its pixels, without measurements.
 - `curated.csv`, where people decided about tiles: each decision and what became of it. It can be named in
   `curation.decisions`.
+- `funnel.json`: what each step dropped.
 - `dataset.json`: the card, with what the fingerprint is of, part by part and case by case.
 
 `hepipe dataset diff` compares a data set that was made from this with the card here.
@@ -84,7 +86,7 @@ def pack_dataset(folder: Path, out: Path) -> Packed:
         n_cases = _transforms(folder, beside, card.made_of)
         _write(beside / "sections.json", json.dumps(_sections(card, card.made_of), indent=1) + "\n")
         write_table(rows, beside / "index.parquet", INDEX, read_provenance(folder / "index.parquet"))
-        for name in ("dataset.json", "curated.csv"):
+        for name in ("dataset.json", "funnel.json", "curated.csv"):
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, beside / name)
         facts = {"name": card.name, "fingerprint": card.fingerprint, "n_kept": card.n_kept, "n_cases": n_cases}
@@ -122,7 +124,8 @@ def _sections(card: DatasetCard, made: Fingerprint) -> dict[str, Any]:
     by_name: dict[str, dict[str, list[str]]] = {}
     for case_id, parts in made.cases.items():
         for stage, key in parts.sections.items():
-            by_name.setdefault(SECTION_OF.get(stage, stage), {}).setdefault(key, []).append(case_id)
+            name = "import" if (case_id, stage) == (IMPORTED, "tiles") else SECTION_OF.get(stage, stage)
+            by_name.setdefault(name, {}).setdefault(key, []).append(case_id)
     sections: dict[str, Any] = {
         name: [{"cases": cases, "section": made.sections[key]} for key, cases in sorted(found.items())]
         for name, found in sorted(by_name.items())

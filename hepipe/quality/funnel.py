@@ -209,13 +209,15 @@ def whole_funnel(cases: Iterable[CaseFunnel]) -> dict[str, tuple[Step, ...]]:
 
 def _together(cases: Sequence[CaseFunnel]) -> tuple[Step, ...]:
     found: dict[str, list[Step]] = {}
-    # The longest first: a case cut elsewhere has no cells, and its steps must not come before those of a grid.
-    for case in sorted(cases, key=lambda one: -len(one.steps)):
+    for case in cases:
         for step in case.steps:
             found.setdefault(step.name, []).append(step)
+    # A case that failed before its grid, or was cut elsewhere, has not its steps: they come first all the same.
+    place = {"cells": 0, "kept": 3}
+    ordered = sorted(found.items(), key=lambda item: place.get(item[0], 1 if item[1][0].kind == "grid" else 2))
     steps: list[Step] = []
     left = sum(case.steps[0].left for case in cases)
-    for name, own in found.items():
+    for name, own in ordered:
         dropped = sum(step.dropped for step in own)
         left -= dropped
         fail, only = (

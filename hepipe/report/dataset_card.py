@@ -21,7 +21,7 @@ from hepipe.dataset.card import DatasetCard, read_card
 from hepipe.dataset.fingerprint import PARTS, Fingerprint
 from hepipe.dataset.strata import table as strata_table
 from hepipe.errors import StoreError
-from hepipe.quality.funnel import Funnel, Step, read_funnel
+from hepipe.quality.funnel import Funnel, read_funnel
 from hepipe.report.figures import with_outline
 from hepipe.report.filters import SHOWN_NAMES
 from hepipe.report.html import Content, Html, figure, fold, image, join, table, tag
@@ -67,11 +67,12 @@ class Text:
 
 @dataclass(frozen=True)
 class Rows:
-    """A table; columns from `numeric_from` on are numbers."""
+    """A table; columns from `numeric_from` on are numbers, and a page has a bar of `bars`, 0 to 1, behind each row."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str | int]]
     numeric_from: int = 1
+    bars: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def _splits(card: DatasetCard) -> Iterator[Block]:
     lines: list[list[str | int]] = []
     for split, part in card.splits.items():
         scores = ", ".join(f"{score}: {count}" for score, count in part.by_score.items())
-        lines.append([split, scores, part.tiles, part.patients or "unknown", part.cases or "unknown", part.outside])
+        none: str | int = "unknown" if part.tiles else 0
+        lines.append([split, scores, part.tiles, part.patients or none, part.cases or none, part.outside])
     unit = "patients by score" if any(part.patients for part in card.splits.values()) else "tiles by score"
     yield _filled(("split", unit, "tiles", "patients", "cases", "beside the tumour"), lines, numeric_from=2)
     for strata, by in ((card.strata, "split"), (card.batches, "staining batch")):
@@ -210,7 +212,13 @@ def _drops(card: DatasetCard, funnel: Funnel | None) -> Iterator[Block]:
         for section, steps in funnel.whole.items():
             yield Text(f"{section or 'Kind of section unknown'}:".capitalize())
             head = ("step", "dropped", "left", "of all")
-            yield Rows(head, [_step(step, steps[0].left) for step in steps if step.dropped or step.kind == "grid"])
+            shown = [step for step in steps if step.dropped or step.name in ("cells", "kept")]
+            shares = [step.left / max(1, steps[0].left) for step in shown]
+            rows = [
+                [SHOWN_NAMES.get(step.name, step.name), step.dropped or "", step.left, f"{share:.1%}"]
+                for step, share in zip(shown, shares, strict=True)
+            ]
+            yield Rows(head, rows, bars=shares)
         for share in funnel.flagged:
             yield Text(share.told, is_warning=True)
     if card.curation is not None:
@@ -221,10 +229,6 @@ def _drops(card: DatasetCard, funnel: Funnel | None) -> Iterator[Block]:
             f"{made.n_dropped} tiles dropped{f' ({reasons})' if reasons else ''}, {made.n_brought_back} brought back, "
             f"{made.n_changed + made.n_gone} decisions match no tile."
         )
-
-
-def _step(step: Step, whole: int) -> list[str | int]:
-    return [SHOWN_NAMES.get(step.name, step.name), step.dropped or "", step.left, f"{step.left / max(1, whole):.1%}"]
 
 
 def _terms(card: DatasetCard) -> Iterator[Block]:
@@ -338,13 +342,21 @@ def _html_blocks(blocks: Sequence[Block]) -> Html:
         if isinstance(block, Text):
             parts.append(tag("p", block.words, class_="note warn" if block.is_warning else "quiet"))
         elif isinstance(block, Rows):
-            parts.append(table(block.head, block.rows, numeric_from=block.numeric_from))
+            parts.append(_html_table(block))
         elif isinstance(block, Code):
             parts.append(fold(block.summary, tag("pre", block.text)))
     shown = [
         figure(image(one.pixels, alt=one.caption, longest_px=3 * PAIR_PX + 2 * GAP_PX), one.caption) for one in pictures
     ]
     return join([*parts, tag("div", *shown, class_="pairs") if shown else None])
+
+
+def _html_table(block: Rows) -> Html:
+    if not block.bars:
+        return table(block.head, block.rows, numeric_from=block.numeric_from)
+    drawn = [tag("span", class_="bar", style=f"width: {12 * share:.2f}rem") for share in block.bars]
+    rows: list[list[Content]] = [[*row, bar] for row, bar in zip(block.rows, drawn, strict=True)]
+    return table([*block.head, ""], rows, numeric_from=block.numeric_from)
 
 
 def as_markdown(card: DatasetCard, sections: Sequence[Section]) -> str:

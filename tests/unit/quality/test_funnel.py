@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hepipe.quality.funnel import Graded, case_funnel, data_set_funnel, fisher, relabelled, score_shares
+from hepipe.quality.funnel import Graded, case_funnel, data_set_funnel, fisher, relabelled, score_shares, whole_funnel
 from hepipe.quality.verdict import grade
 from hepipe.specs.quality import QualitySpec
 
@@ -84,6 +84,16 @@ def test_a_tile_that_a_person_asked_to_keep_is_no_drop():
 def test_a_case_that_failed_after_the_grid_loses_all_there():
     told = {"n_cells": 9, "n_tissue": 4, "n_inside": 0, "n_outside": 1}
     assert numbers(case_funnel(case("C1", [], section="", told=told)))["failed"] == (1, 0)
+
+
+def test_a_case_that_failed_before_its_grid_does_not_put_the_kept_before_the_grids_drops():
+    told = {"n_cells": 9, "n_tissue": 3, "n_inside": 2, "n_outside": 0}
+    cases = [case_funnel(case("lost", [])), case_funnel(case("a", [row("a", n) for n in range(2)], told=told))]
+    for order in (cases, cases[::-1]):
+        names = [step.name for step in whole_funnel(order)["restained"]]
+        assert names[:4] == ["cells", "glass", "regions", "failed"]
+        assert names[-1] == "kept"
+        assert [step.left for step in whole_funnel(order)["restained"]][-1] == 2
 
 
 def test_the_filter_that_empties_a_slide_is_named():
