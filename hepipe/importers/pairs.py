@@ -274,13 +274,16 @@ def _row(pair: Pair, tiles: TileSet, spec: ImportSpec, tile: Encoded, glass: flo
 
 
 def _best_aligned(rows: list[dict[str, Any]], kept: int) -> list[dict[str, Any]]:
-    """Leave out the worst-aligned pairs of train until `kept` are left: by `ncc_peak`, then `shift_um`, then name."""
+    """Leave out the worst-aligned pairs of the published train until `kept` are left, those of validation included.
+
+    By `ncc_peak`, then `shift_um`, then name.
+    """
 
     def worst_last(row: Mapping[str, Any]) -> tuple[float, float, str]:
         peak, shift = (row["measurements"].get(name, np.nan) for name in ("ncc_peak", "shift_um"))
         return (np.inf if np.isnan(peak) else -peak), (np.inf if np.isnan(shift) else shift), str(row["tile_id"])
 
-    ranked = sorted((row for row in rows if row["source_split"] == "train" and not row["problem"]), key=worst_last)
+    ranked = sorted((row for row in rows if row["tile_id"].startswith("train/") and not row["problem"]), key=worst_last)
     worst = {row["tile_id"] for row in ranked[kept:]}
     return [{**row, "problem": WORST_ALIGNED} if row["tile_id"] in worst else row for row in rows]
 

@@ -143,6 +143,10 @@ def test_mist4000_drops_the_worst_aligned_of_train_and_says_whose_list_it_is(mis
     worst = [row for row in train if row["problem"] == "worst aligned"]
     assert (len(train), len(worst)) == (45, 5)
     assert not [row for row in rows if row["source_split"] == "test" and row["problem"]]
+    kept = {row["tile_id"] for row in train if not row["problem"]}
+    carved = rows_of(opened("mist", preset="mist4000", validation=10), "mist", measured, preset="mist4000")
+    assert {row["tile_id"] for row in carved if row["tile_id"][:5] == "train" and not row["problem"]} == kept
+    assert any(row["source_split"] == "val" for row in carved)
     best = max(
         -np.inf if np.isnan(row["measurements"]["ncc_peak"]) else row["measurements"]["ncc_peak"] for row in worst
     )
