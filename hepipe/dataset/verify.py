@@ -20,7 +20,7 @@ from hepipe.errors import ConfigError, StoreError
 from hepipe.parallel import in_order
 from hepipe.progress import watched
 from hepipe.specs.dataset import SplitsSpec
-from hepipe.stores.arrays import content_digest
+from hepipe.stores.arrays import content_digest, read_registered
 from hepipe.stores.provenance import digest
 from hepipe.stores.shards import sealed
 from hepipe.stores.tables import INDEX, TILES, read_table, store_beside
@@ -107,6 +107,7 @@ def verify_dataset(folder: Path, *, deep: bool = False, workers: int = 1) -> Ver
     for case_id in ids:
         if Path(case_id).name != case_id or not (folder / "tiles" / f"{case_id}.parquet").is_file():
             without.append(case_id)
+            found += _of_transform(folder, case_id, made)
             continue
         try:
             case = read_case(folder, case_id)
@@ -193,6 +194,20 @@ def _of_case(case: CaseTiles, rows: Sequence[Mapping[str, Any]], card: DatasetCa
         )
     if added and (by_hand is None or len(added) > by_hand.n_brought_back):
         yield Mismatch(case.case_id, "tiles", f"in the index, though the filters drop them: {_listed(added)}")
+
+
+def _of_transform(folder: Path, case_id: str, made: Fingerprint) -> Iterator[Mismatch]:
+    """A transform that travels without the other artefacts of its case, as in a pack."""
+    path = folder / "registered" / f"{case_id}.zarr"
+    if case_id not in made.cases or not path.exists():
+        return
+    try:
+        own = read_registered(path).digest
+    except StoreError as error:
+        yield Mismatch(case_id, "transforms", _without(folder, str(error)))
+        return
+    if own != made.cases[case_id].transforms:
+        yield Mismatch(case_id, "transforms", _changed("transforms", made.cases[case_id].transforms, own))
 
 
 def _of_stages(cases: Sequence[CaseTiles], rows: Sequence[Mapping[str, Any]], made: Fingerprint) -> Iterator[Mismatch]:

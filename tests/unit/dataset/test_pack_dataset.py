@@ -38,6 +38,15 @@ def test_a_pack_is_the_data_set_as_far_as_it_goes(whole, tmp_path):
     assert diff_datasets(whole, tmp_path / "pack").is_empty
 
 
+def test_a_transform_of_a_pack_that_was_exchanged_or_damaged_is_found(whole, tmp_path):
+    pack_dataset(whole, tmp_path / "pack")
+    shutil.rmtree(tmp_path / "pack/registered/a.zarr")
+    shutil.copytree(tmp_path / "pack/registered/b.zarr", tmp_path / "pack/registered/a.zarr")
+    (tmp_path / "pack/registered/c.zarr/ihc_from_he/zarr.json").write_text("{")
+    found = [(one.case_id, one.part) for one in verify_dataset(tmp_path / "pack").mismatches]
+    assert found == [("a", "transforms"), ("c", "transforms")]
+
+
 def test_a_transform_that_is_not_the_fingerprints_does_not_travel(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "set")
     shutil.rmtree(folder / "tiles/b.zarr")

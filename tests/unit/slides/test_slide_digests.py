@@ -1,6 +1,7 @@
 """A slide's two digests: one of the file, one of what it shows."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from slide_files import tissue_picture, write_coded, write_mrxs, write_pyramid, 
 
 from hepipe.slides import digests
 from hepipe.slides.digests import SlideDigests, slide_digests
-from hepipe.slides.open import closing, open_slide
+from hepipe.slides.open import closing, decoder_of, open_slide
 
 
 def digests_of(path: Path, *, mpp: float | None = None) -> SlideDigests:
@@ -169,3 +170,12 @@ def test_a_mirax_slide_whose_parts_are_named_elsewhere_is_not_read_there(tmp_pat
     settings = tmp_path / "one/a/Slidedat.ini"
     settings.write_text(settings.read_text().replace("Data0000.dat", "../../secret.dat"))
     assert digests._mirax_level0(path) is None
+
+
+def test_who_decodes_a_slide_is_told_with_the_version_of_the_library(tmp_path: Path):
+    write_pyramid(tmp_path / "a.tif", tissue_picture(), mpp=0.5)
+    Image.fromarray(tissue_picture()).save(tmp_path / "a.png")
+    for name, library in (("a.tif", "openslide"), ("a.png", "pillow")):
+        slide = open_slide(tmp_path / name, slide_id="c1-he", mpp=0.5)
+        with closing(slide):
+            assert re.fullmatch(rf"{library} \d+\.\d+.*", decoder_of(slide))
