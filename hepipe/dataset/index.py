@@ -83,7 +83,8 @@ def assemble(
     warnings += _held_back(held)
     leaks = _audited(rows, cases, spec, pixels)
     refuse(leaks, near_duplicates=spec.near_duplicates)
-    strata, batches = by_split(rows), by_batch(rows)
+    strata = by_split(rows, division.proof.wanted if division.proof is not None else ())
+    batches = by_batch(rows)
     warnings += [f"leak: {line}" for line in leaks.lines()]
     warnings += leaks.notes
     warnings += batch_warnings(batches)

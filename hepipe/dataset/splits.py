@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from hepipe.dataset.bounds import TOLERANCE, cover, nearest_shares
-from hepipe.dataset.partition import DAB_UNIT, Found, Problem, divide, valued
+from hepipe.dataset.partition import DAB_DIGITS, DAB_UNIT, Found, Problem, divide, valued
 from hepipe.errors import ConfigError
 from hepipe.sheet import SCORES, Score
 from hepipe.specs.base import Spec
@@ -201,7 +201,9 @@ def _solved(problem: Problem, seed: int) -> tuple[Found, int, float | None]:
     if found.exact:
         return found, found.value.missing, found.value.distance if found.value.beyond else None
     bound = None
-    even = not (problem.dab * problem.total - problem.tiles * int(problem.dab.sum())).any()
+    means = problem.dab / np.maximum(problem.tiles, 1) / DAB_UNIT
+    # Where all patients have the same DAB to what is compared, only shares are left to decide.
+    even = not len(means) or float(np.ptp(means)) < 10**-DAB_DIGITS / 2
     for _ in range(ROUNDS):
         value = found.value
         if not value.beyond and (not even or value.distance <= TOLERANCE):

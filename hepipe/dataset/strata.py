@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -33,9 +33,9 @@ class Stratum(Spec):
         )
 
 
-def by_split(rows: Sequence[Mapping[str, Any]]) -> tuple[Stratum, ...]:
-    """Every score in every split or fold that has tiles; tiles from beside the tumour are not counted."""
-    return _strata(rows, group_of)
+def by_split(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str] = ()) -> tuple[Stratum, ...]:
+    """Every score in every split or fold that has tiles or was wanted; tiles from beside the tumour are not counted."""
+    return _strata(rows, group_of, wanted)
 
 
 def by_batch(rows: Sequence[Mapping[str, Any]]) -> tuple[Stratum, ...]:
@@ -69,14 +69,16 @@ def table(strata: Sequence[Stratum]) -> tuple[list[str], list[list[str]]]:
     return ["HER2", *groups], [[score, *(cells[score, group] for group in groups)] for score in scores]
 
 
-def _strata(rows: Sequence[Mapping[str, Any]], group: Callable[[Mapping[str, Any]], str]) -> tuple[Stratum, ...]:
+def _strata(
+    rows: Sequence[Mapping[str, Any]], group: Callable[[Mapping[str, Any]], str], wanted: Iterable[str] = ()
+) -> tuple[Stratum, ...]:
     inside = [row for row in rows if row["place"] == INSIDE]
     members: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in inside:
         members[row["her2_score"] or UNKNOWN, group(row)].append(row)
     scores = [score for score in (*SCORES, UNKNOWN) if any(score == own for own, _ in members)]
     # A split that has no tile of a score is shown, and so is one that has none at all.
-    groups = sorted({name for _, name in members}, key=_order)
+    groups = sorted({*wanted, *(name for _, name in members)}, key=_order)
     return tuple(
         Stratum(
             score=score,

@@ -171,3 +171,29 @@ def test_the_bound_is_below_the_best_and_folds_that_only_swap_are_looked_at_once
     if worse.groups is not None:
         assert valued(problem, worse.groups).missing <= alike.value.missing
         assert worse.bound <= alike.value.distance + 1e-12
+
+
+@given(
+    st.lists(sizes, min_size=8, max_size=12), st.sampled_from([(0.6, 0.2, 0.2), (0.5, 0.25, 0.25), (0.34, 0.33, 0.33)])
+)
+@settings(max_examples=15, deadline=None)
+def test_tile_shares_of_up_to_twelve_cases_are_the_nearest_that_there_are(tiles, wanted):
+    patients = [Patient(f"p{number}", count, frozenset()) for number, count in enumerate(tiles)]
+    proof = assign(patients, SplitsSpec(shares=dict(zip(SPLITS, wanted, strict=True)))).proof
+    every = np.array(list(itertools.product(range(3), repeat=len(tiles))), np.int8)
+    shares = np.stack([(every == number) @ np.array(tiles) for number in range(3)], 1) / sum(tiles)
+    nearest = np.sqrt(((shares - wanted) ** 2).sum(1)).min()
+    assert proof.distance == pytest.approx(nearest, abs=1e-9)
+    assert proof.method == "every division"
+
+
+@given(st.integers(0, 10_000), st.sampled_from([60, 250, 1000]), st.sampled_from(["even", "heavy"]))
+@settings(max_examples=3, deadline=None)
+def test_large_cohorts_come_within_a_thousandth_of_the_bound(seed, count, kind):
+    random = np.random.default_rng(seed)
+    tiles = random.integers(1, 300, count) if kind == "even" else np.maximum(1, random.pareto(1.0, count) * 100)
+    held = random.integers(0, 4, count)
+    patients = [Patient(f"p{n}", int(tiles[n]), frozenset({SCORES[int(held[n])]})) for n in range(count)]
+    proof = assign(patients, SplitsSpec()).proof
+    assert proof.missing == 0
+    assert proof.distance <= proof.distance_bound + TOLERANCE

@@ -60,6 +60,14 @@ def test_an_unknown_patient_is_a_dash_and_a_split_without_a_score_shows_its_zero
     assert by_batch(rows) == ()
 
 
+def test_a_split_that_stays_empty_is_shown_with_zeros():
+    _, card = assemble("set", [case(0, tiles=5), case(1, tiles=5)], SplitsSpec())
+    head, lines = table(card.strata)
+    assert head == ["HER2", "train", "val", "test"]
+    assert sum(line.count("0 | 0 | 0") for line in lines) == 4
+    assert any(warning.startswith("no tiles in ") for warning in card.warnings)
+
+
 def test_a_batch_with_one_score_alone_is_confounded():
     mixed = [case(n, batch="b1") for n in range(8)] + [case(n, score="3+", batch="b2") for n in range(8, 11)]
     _, card = assemble("set", mixed, SplitsSpec())
