@@ -146,9 +146,12 @@ class CurationServer:
         raise Refused(HTTPStatus.NOT_FOUND, "nothing here")
 
     def _file(self, name: str) -> bytes:
-        """A file of the page, by a name that a pattern has let through."""
+        """A file of the page, by a name that a pattern has let through; a link that leads elsewhere is none."""
+        path = self.page / name
         try:
-            return (self.page / name).read_bytes()
+            if not path.resolve().is_relative_to(self.page.resolve()):
+                raise Refused(HTTPStatus.NOT_FOUND, "nothing here")
+            return path.read_bytes()
         except OSError:
             raise Refused(HTTPStatus.NOT_FOUND, "nothing here") from None
 

@@ -180,15 +180,18 @@ class Journal {
   /** All that was written, oldest first; later rows stand in place of earlier ones. */
   read() {
     const rows = new Map();
+    let length = 0;
     this.seen = Object.keys(this.storage).filter((key) => key.startsWith(this.name)).sort();
     for (const key of this.seen) {
-      for (const line of (this.storage.getItem(key) || "").split("\n")) {
+      const text = this.storage.getItem(key) || "";
+      length += text.length;
+      for (const line of text.split("\n")) {
         if (!line) continue;
         const [content_id, tile_id, decision, reason, time] = line.split("\t");
         rows.set(content_id, { content_id, tile_id, decision, reason, reader: "", time });
       }
     }
-    if (this.seen.length > 1) this._compact([...rows.values()]);
+    this._compact([...rows.values()], length);
     return [...rows.values()];
   }
 
@@ -214,10 +217,12 @@ class Journal {
     return rows.map((row) => cells(row).join("\t") + "\n").join("");
   }
 
-  /** One segment in place of many; the others go only when it is there. */
-  _compact(rows) {
+  /** One segment in place of many where much of them is outdated; they go only when it is there. */
+  _compact(rows, length) {
+    const text = this._lines(rows);
+    if (length < 1.5 * text.length) return;
     try {
-      this.storage.setItem(this._key(), this._lines(rows));
+      this.storage.setItem(this._key(), text);
       for (const key of this.seen) this.storage.removeItem(key);
       this.seen = [this._key()];
       this.segment = 1;

@@ -243,6 +243,31 @@ def test_ten_thousand_pairs_are_decided_key_by_key_on_few_elements(context, many
 
 
 @pytest.mark.browser
+def test_thousands_decided_at_once_outlive_the_page_and_are_undone_at_once(context, many):
+    page = opened(context, many)
+    page.on("dialog", lambda dialog: dialog.accept())
+    press(page, "d", "Shift+K", "2", "0", "1")
+    assert page.evaluate("decisions.counts") == [1000, 8997, 3]
+    page.close()
+    again = opened(context, many)
+    assert again.evaluate("decisions.counts") == [1000, 8997, 3]
+    page = opened(context, many)
+    page.on("dialog", lambda dialog: dialog.accept())
+    pick(page, "passes", "0")
+    page.locator("#scroll").focus()
+    press(page, "Shift+K")
+    assert page.evaluate("decisions.counts") == [0, 9997, 3]
+    press(page, "u")
+    assert page.evaluate("decisions.counts") == [1000, 8997, 3]
+    # What was decided over and over takes no more room for ever.
+    page.close()
+    size = opened(context, many).evaluate("JSON.stringify(localStorage).length")
+    assert size < 1.6 * again.evaluate(
+        "journal._lines([...pairs.content_id.keys()].map((n) => decisions.row(n))).length"
+    )
+
+
+@pytest.mark.browser
 def test_the_file_of_another_data_set_is_refused_and_ones_own_goes_on(context, small, many, tmp_path):
     page = opened(context, small)
     press(page, "k", "3")

@@ -205,10 +205,11 @@ def test_no_path_leads_to_another_file(shared, path):
     assert json.loads(content) == {"error": "nothing here"}
 
 
-def test_a_link_in_the_folder_of_sheets_that_is_no_sheet_is_not_followed(running, tmp_path):
+def test_a_link_in_the_folder_of_sheets_is_not_followed_out_of_it(running, tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
-    (running.server.page / "sheets" / "secret.txt").symlink_to(tmp_path / "secret.txt")
-    assert running.get("sheets/secret.txt")[0].status == 404
+    for name in ("secret.txt", "0123456789abcdef.jpg"):
+        (running.server.page / "sheets" / name).symlink_to(tmp_path / "secret.txt")
+        assert running.get(f"sheets/{name}")[0].status == 404
 
 
 @pytest.mark.parametrize(
