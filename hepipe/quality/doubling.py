@@ -20,12 +20,15 @@ from hepipe.quality.pixels import shrink, total_od
 WORK_MPP = 0.5
 WINDOW_PX = 96
 """48 µm: a ghost over a part of the tile fills a window. Four neighbours are averaged, against chance."""
-NEAR_UM, FAR_UM = 2.8, 20.0
-"""Lags looked at; nearer ones belong to the structures themselves."""
+NEAR_UM, FAR_UM = 3.6, 20.0
+"""Lags looked at; nearer ones belong to the structures themselves: lamellae and fibres of public pictures echo at 3."""
 LOW, HIGH = 0.03, 0.8
 """Of the band, cycles per µm: uneven tissue below, the camera's noise above."""
 MOST_LOG = 3.0
 """Single coefficients near 0 would ring in all lags."""
+JPEG_PX = 8
+"""Side of a block of JPEG: in a nearly empty tile of a scan that is stored so, the blocks are the clearest structure.
+Lags along the axes by whole blocks are left out."""
 BESIDE_PX = 3
 """What lies nearer to a peak is the peak."""
 
@@ -36,7 +39,7 @@ def doubling(he: UInt8[np.ndarray, "h w 3"], ihc: UInt8[np.ndarray, "h w 3"], mp
 
 
 def echo(rgb: UInt8[np.ndarray, "h w 3"], mpp: float) -> float:
-    """How far the highest peak of the cepstrum between 2.8 and 20 µm leads the next one; nan for a flat tile.
+    """How far the highest peak of the cepstrum between 3.6 and 20 µm leads the next one; nan for a flat tile.
 
     Fibres and rows of nuclei have many peaks of one height, a ghost has one. An even mixture of a picture and its copy
     has the highest echo.
@@ -44,7 +47,7 @@ def echo(rgb: UInt8[np.ndarray, "h w 3"], mpp: float) -> float:
     small, work_mpp = shrink(rgb, mpp, WORK_MPP)
     od = total_od(small)
     side = min(WINDOW_PX, *(length // 2 * 2 for length in od.shape))
-    band, ring, weights, bins, window = _plan(side, work_mpp)
+    band, ring, weights, bins, window = _plan(side, work_mpp, JPEG_PX * mpp / work_mpp)
     if od.std() < 1e-3 or not len(ring):
         return math.nan
     rows, columns = (range(0, length - side + 1, side // 2) for length in od.shape)
@@ -92,13 +95,19 @@ def _neighbours(grid: Float32[np.ndarray, "r c h w"]) -> Float32[np.ndarray, "n 
 
 
 @functools.lru_cache(maxsize=4)
-def _plan(side: int, mpp: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Float32[np.ndarray, "h w"]]:
+def _plan(
+    side: int, mpp: float, block_px: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Float32[np.ndarray, "h w"]]:
     """Of a window: the band, places in the ring of lags, weight and distance of each coefficient, and the taper."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     band = (frequency > LOW * mpp) & (frequency < HIGH * mpp)
     lag = np.minimum(np.arange(side), side - np.arange(side)) * mpp
     distance = np.hypot(lag[:, None], lag[None])
     far = (distance >= max(NEAR_UM, 2 * mpp)) & (distance <= min(FAR_UM, (side / 2 - 1) * mpp))
+    steps = np.arange(side)
+    blocks = np.abs(steps / block_px - np.rint(steps / block_px)) * block_px <= 1
+    axis = np.minimum(steps, side - steps) <= 1
+    far &= ~(np.outer(axis, blocks) | np.outer(blocks, axis))
     far[side // 2 + 1 :] = False  # the cepstrum is the same at opposite lags
     ring = np.flatnonzero(far)
     half = np.arange(side // 2 + 1)
