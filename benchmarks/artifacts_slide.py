@@ -11,6 +11,7 @@ judges the glass as well, as if the tissue mask had let everything through. The 
 from __future__ import annotations
 
 import argparse
+import csv
 from collections import Counter
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--section", choices=("restained", "consecutive"), default="consecutive")
     parser.add_argument("--without", nargs="*", default=[], help="filters to leave out, such as blur_ihc")
     parser.add_argument("--picture", type=Path, required=True)
+    parser.add_argument("--table", type=Path, help="CSV of each cell, its place in px of level 0 and what it fails")
     given = parser.parse_args()
 
     slide = open_slide(given.slide, slide_id="slide-ihc", mpp=given.mpp)
@@ -82,6 +84,13 @@ def main() -> None:
     print(f"{len(cells)} cells, {first['']} kept")
     for name in filter_names(spec, given.section):
         print(f"{name:24} limit {one[name]} first {first[name]:4} fail {fail[name]:4}")
+
+    if given.table is not None:
+        with given.table.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("x_px0", "y_px0", "flags"))
+            for cell, row in zip(cells, verdicts, strict=True):
+                rows.writerow((int(cell.box_px0.x), int(cell.box_px0.y), " ".join(row["flags"])))
 
     factor = PICTURE_PX / max(slide.size_px0)
     drawn, _ = slide.overview(max_px=PICTURE_PX)
