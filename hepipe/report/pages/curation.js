@@ -41,7 +41,7 @@ decisions.onChange = (numbers) => {
 function keep(rows) {
   try {
     journal.add(rows);
-    if (!courier) say("kept in this browser; save the CSV when done");
+    if (!courier) say("kept in this browser");
   } catch {
     say("This browser's storage is full: save the CSV now", true);
   }
@@ -329,7 +329,7 @@ const element = (kind, text) => Object.assign(document.createElement(kind), { te
 
 function drawHeader() {
   const [open, kept, dropped] = decisions.counts;
-  $("counts").textContent = `${kept + dropped} of ${pairs.count} decided: ${kept} keep, ${dropped} drop`;
+  $("counts").textContent = `${kept + dropped} of ${pairs.count}: ${kept} keep, ${dropped} drop`;
   const [green, red] = $("progress").children;
   green.style.width = `${kept / pairs.count * 100}%`;
   red.style.width = `${dropped / pairs.count * 100}%`;
