@@ -153,7 +153,8 @@ def case_funnel(case: Graded) -> CaseFunnel:
         if row["tile_id"] not in case.kept:
             reasons[row["reason"] or case.left_out.get(row["tile_id"], "no_split")] += 1
     steps = _grid_steps(case)
-    names: list[tuple[str, Kind]] = [(name, "import") for name in (() if "n_cells" in case.told else IMPORT_LEFT_OUT)]
+    is_imported = bool(case.tiles) and "n_cells" not in case.told
+    names: list[tuple[str, Kind]] = [(name, "import") for name in (IMPORT_LEFT_OUT if is_imported else ())]
     names.append((UNREADABLE, "pixels"))
     names += [(name, "filter") for name in (filter_names(case.spec, case.section) if case.section else ())]
     names += [(name, "alignment") for name in CLASSES if name in case.spec.alignment.drop]
