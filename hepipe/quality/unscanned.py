@@ -16,7 +16,7 @@ REACH_PX = 2
 """All px this near, and all channels of them, have one grey level: no scanner's noise does that over a field."""
 BELOW_WHITE = 6
 """Grey levels: brighter even areas are glass that JPEG, or the scanner, made even. Glass varies by about 4."""
-OPEN_UM = 1.0
+OPEN_UM = 0.5
 MIN_FRAC = 0.01
 """Of grey px: tissue has hardly any, and need not be looked at further."""
 
@@ -47,7 +47,7 @@ def unscanned(
 
 
 def filled(rgb: UInt8[np.ndarray, "h w 3"], mpp: float, *, white: Sequence[float] = WHITE) -> Bool[np.ndarray, "h w"]:
-    """Px in an even grey area, 3 µm wide at least."""
+    """Px in an even grey area, 7 px wide at least."""
     kernel = np.ones((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.uint8)
     red, green, blue = cv2.split(rgb)
     most, least = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
