@@ -67,14 +67,14 @@ which none does; for tiles at about 0.25 to 1 µm per px."""
 
 CONSECUTIVE_LIMITS: Mapping[str, Limit] = {
     **{name: limit for name, limit in RESTAINED_LIMITS.items() if name != "residual_eosin_od"},
-    "lost_frac_he": Limit(max=0.05),
-    "lost_frac_ihc": Limit(max=0.05),
+    "lost_frac_he": Limit(max=0.02),
+    "lost_frac_ihc": Limit(max=0.04),
     "crease_he": Limit(max=0.15),
     "crease_ihc": Limit(max=0.15),
     "blur_ihc": Limit(max=0.56),
     "doubling_ihc": Limit(max=0.06),
 }
-"""Of the next section of the block: where its drawn cohort (seed 2) asked for another limit, that."""
+"""Of the next section of the block: where its drawn cohort (seed 2) or the pairs of BCI asked for another limit, that."""
 
 
 class LimitsSpec(Spec):
