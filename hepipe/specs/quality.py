@@ -74,7 +74,7 @@ CONSECUTIVE_LIMITS: Mapping[str, Limit] = {
     "blur_ihc": Limit(max=0.56),
     "doubling_ihc": Limit(max=0.06),
 }
-"""Of the next section of the block: where its drawn cohort (seed 2) or the pairs of BCI asked for another limit, that."""
+"""Of the next section of the block: another limit where its drawn cohort (seed 2) or the pairs of BCI asked for it."""
 
 
 class LimitsSpec(Spec):
