@@ -86,7 +86,8 @@ class SplitProof(Spec):
         found = [f"shares of tiles: {shares}; {how}"]
         if self.missing:
             least = "the fewest possible" if self.missing == self.missing_bound else f"at least {self.missing_bound}"
-            found.append(f"{self.missing} (score, split) pairs have no patient: {least}")
+            pairs = "pair has" if self.missing == 1 else "pairs have"
+            found.append(f"{self.missing} (score, split) {pairs} no patient: {least}")
         if self.distance_bound is not None:
             found.append(
                 f"distance from the wanted shares {self.distance:.4f}, no division below {self.distance_bound:.4f}"
