@@ -42,7 +42,7 @@ def by_severity(severity: Sequence[float], found: Sequence[bool]) -> list[str]:
     x, y = np.asarray(severity, float), np.asarray(found, bool)
     cells = [share(y[(x >= low) & (x < high)]) for low, high, _ in BINS]
     half = half_found(x, y)
-    told = {-math.inf: "all found", math.inf: "beyond"}.get(half, "-" if math.isnan(half) else f"{half:.2f}")
+    told = {-math.inf: "below", math.inf: "above"}.get(half, "-" if math.isnan(half) else f"{half:.2f}")
     return [*cells, share(y[x >= 1 / 3]), told]
 
 
