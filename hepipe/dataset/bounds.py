@@ -166,7 +166,8 @@ def nearest_shares(problem: Problem, *, missing: int, known: float, node_limit: 
     rows = sums_of(problem, problem.fixed)
     beam = max(200, node_limit // max(1, len(order) * problem.groups))
     free = problem.tiles[np.array(order, np.int64)]
-    root = float(max(levelled(problem, rows.tiles)[0], _counted(problem, rows.tiles, free)[0]))
+    needed = _needed(problem, rows.seen, order, missing)
+    root = float(max(levelled(problem, rows.tiles + needed)[0], _counted(problem, rows.tiles, free)[0]))
     closed, nodes = known, 0
     trail: list[tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]] = []
     for depth, place in enumerate(order):
@@ -174,7 +175,7 @@ def nearest_shares(problem: Problem, *, missing: int, known: float, node_limit: 
         rows = grown(problem, rows, place, alike=problem.alike)
         nodes += len(rows)
         later = order[depth + 1 :]
-        distance = levelled(problem, rows.tiles)
+        distance = levelled(problem, rows.tiles + _needed(problem, rows.seen, later, missing))
         picked = np.flatnonzero(_completable(problem, rows.seen, later, missing))
         closed = min(closed, float(distance[picked][distance[picked] >= known - TOLERANCE].min(initial=np.inf)))
         picked = picked[distance[picked] < known - TOLERANCE]
@@ -211,6 +212,20 @@ def _completable(problem: Problem, seen: UInt8[np.ndarray, "m k"], later: Sequen
             now = (seen >> bit & 1).sum(1, dtype=np.int64)
             lacking += problem.groups - np.minimum(problem.groups, now + int(holders[list(later)].sum()))
     return lacking <= missing
+
+
+def _needed(
+    problem: Problem, seen: UInt8[np.ndarray, "m k"], later: Sequence[int], missing: int
+) -> Int64[np.ndarray, "m k"]:
+    """Tiles that a group will get at least, since it lacks scores that nobody may miss: the smallest patients'."""
+    if missing or not later:
+        return np.zeros(seen.shape, np.int64)
+    held = np.bitwise_or.reduce(problem.scores, initial=0)
+    most = max(1, int(np.bitwise_count(problem.scores[list(later)]).max()))
+    patients = -(-np.bitwise_count(held & ~seen).astype(np.int64) // most)
+    smallest = np.concatenate([[0], np.cumsum(np.sort(problem.tiles[list(later)]))])
+    needed: np.ndarray = smallest[np.minimum(patients, len(later))]
+    return needed
 
 
 def levelled(problem: Problem, tiles: Int64[np.ndarray, "m k"]) -> Float64[np.ndarray, " m"]:
