@@ -159,6 +159,12 @@ def _validation(
         how = f"{len(chosen)} whole cases with {len(drawn):,} of {len(train):,} pairs of train are validation"
         told.facts["division"] = f"{how}, {count:,} wanted (seed {spec.seed})"
     else:
+        if cases:
+            known = sum(tile in cases for tile in train)
+            told.warnings.append(
+                f"cases are given for {known:,} of {len(train):,} pairs of train: validation is drawn by level and may "
+                "share cases with train; give all of them, and whole cases are taken"
+            )
         levels: dict[str, list[str]] = {}
         for tile in train:
             levels.setdefault(names[tile]["level"], []).append(tile.base)

@@ -249,7 +249,7 @@ def decode_picture(data: bytes, size: tuple[int, int]) -> UInt8[np.ndarray, "h w
             raise ValueError(f"no sound JPEG of {size[0]} x {size[1]} px ({type(error).__name__})") from None
         return pixels
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             mode, found = picture.mode, picture.size
             if (mode, found) == ("RGB", size):
                 return np.array(picture)

@@ -72,6 +72,8 @@ def open_ihc4bc(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
     told.count(f"ihc4bc {spec.marker} (about {ABOUT:,} of all markers are published)", len(both))
     chosen = _divided(known, told, spec)
     labels = _labels(inputs.labels, told)
+    if inputs.labels is not None:
+        _count_labelled([tile for tile, _ in both], labels, told)
 
     def facts(tile: Found) -> Facts:
         case = known[tile].case
@@ -83,7 +85,7 @@ def open_ihc4bc(root: Path, spec: ImportSpec, inputs: Inputs) -> TileSet:
     # The set has no splits that ids could begin with.
     own = pairs_of(both, lonely, spec, facts, split=split, folder=lambda _: ALL)
     named = {tile.name: known[tile] for tile in known}
-    step = _step(known)
+    step = _step(known, spec)
     pairs = [_marked(pair, named[pair.name], step, spec) for pair in own]
     thinned = sum(pair.problem == OVERLAPS for pair in pairs)
     if thinned:
@@ -117,11 +119,23 @@ def _divided(names: Mapping[Found, _Name], told: Told, spec: ImportSpec) -> dict
     return {case: "test" if case in test else "val" if case in val else "train" for case in sizes}
 
 
-def _step(names: Mapping[Found, _Name]) -> int:
-    """What a row is counted in: 1, or px where all numbers are whole strides."""
+def _step(names: Mapping[Found, _Name], spec: ImportSpec) -> int:
+    """What a row is counted in: 1, or px where all numbers are whole strides.
+
+    Raises:
+        ConfigError: Numbers too large for rows of a slide that are no whole strides, where the test is thinned.
+    """
     numbers = [number for name in names.values() for number in (name.row, name.column)]
     common = math.gcd(*numbers)
-    return STRIDE_PX if common and common % STRIDE_PX == 0 else 1
+    if common and common % STRIDE_PX == 0:
+        return STRIDE_PX
+    if spec.thin and max(numbers) >= STRIDE_PX:
+        # As many strides would be half a metre of slide.
+        raise ConfigError(
+            f"import: rows and columns up to {max(numbers):,} in the names of ihc4bc, neither places on a grid nor "
+            f"multiples of {STRIDE_PX} px: which tiles of test overlap cannot be told; thin: false keeps all of them"
+        )
+    return 1
 
 
 def _marked(pair: Pair, name: _Name, step: int, spec: ImportSpec) -> Pair:
@@ -139,6 +153,15 @@ def _without_folders(pairs: list[Pair]) -> list[Pair]:
     if len(set(plain)) != len(plain):
         return pairs
     return [replace(pair, name=name) for pair, name in zip(pairs, plain, strict=True)]
+
+
+def _count_labelled(tiles: list[Found], labels: Mapping[str, object], told: Told) -> None:
+    labelled = sum(tile.base in labels for tile in tiles)
+    if not labelled:
+        raise ConfigError(f"import.labels: none of its {len(labels):,} rows names one of the {len(tiles):,} pairs")
+    told.facts["labels"]["pairs with a label"] = labelled
+    if labelled < len(tiles):
+        told.warnings.append(f"no label for {len(tiles) - labelled:,} of {len(tiles):,} pairs")
 
 
 def _labels(path: Path | None, told: Told) -> dict[str, dict[str, float]]:

@@ -285,12 +285,12 @@ def read_cases(path: Path, tiles: Sequence[Found]) -> dict[Found, str]:
 def _with_cases(pairs: Sequence[Pair], cases: Path | None, told: Told) -> list[Pair]:
     if cases is None:
         return list(pairs)
-    tiles = {Found(pair.folder, pair.name, Path()): pair for pair in pairs}
-    found = read_cases(cases, list(tiles))
+    tiles = [Found(pair.folder, pair.name, Path()) for pair in pairs]
+    found = read_cases(cases, tiles)
     told.facts["cases"] = f"{len(found)} names of a person's list"
     return [
         replace(pair, facts=replace(pair.facts, case_id=found[tile])) if tile in found else pair
-        for tile, pair in tiles.items()
+        for tile, pair in zip(tiles, pairs, strict=True)
     ]
 
 

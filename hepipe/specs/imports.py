@@ -46,8 +46,14 @@ _ONLY: Mapping[str, tuple[Kind, ...]] = {
     "scores": ("her2match",),
     "labels": ("ihc4bc",),
     "thin": ("ihc4bc",),
+    "split": ("her2match", "folder", "aligned"),
 }
-_MARKERS = {"mist": ("HER2", "ER", "PR", "Ki67"), "ihc4bc": ("HER2", "ER", "PR", "Ki67")}
+_CARVED: tuple[Kind, ...] = ("bci", "bci-clean", "mist")
+"""Kinds whose presets take validation out of train."""
+_MARKERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("bci", "bci-clean", "her2match"), ("HER2",)),
+    **dict.fromkeys(("mist", "ihc4bc"), ("HER2", "ER", "PR", "Ki67")),
+}
 
 
 class ImportSpec(Spec):
@@ -109,6 +115,8 @@ class ImportSpec(Spec):
             raise ValueError(f"mpp is missing: kind {self.kind} does not say how many µm a px of its files measures")
         if self.marker not in _MARKERS.get(self.kind, (self.marker,)):
             raise ValueError(f"marker {self.marker}: kind {self.kind} has {', '.join(_MARKERS[self.kind])}")
-        if self.validation is not None and self.preset not in ("bci_val", "official", "by_slide", "mist4000"):
-            raise ValueError(f"validation: preset {self.preset} takes none out of train")
+        if self.validation is not None and (self.kind not in _CARVED or self.preset == "bci_paper"):
+            raise ValueError(f"validation: preset {self.preset} of kind {self.kind} takes none out of train")
+        if self.preset == "mist4000" and self.quarter:
+            raise ValueError("quarter: preset mist4000 ranks and counts whole pairs; leave one of them out")
         return self

@@ -115,6 +115,13 @@ def test_with_cases_validation_is_whole_cases(bci, opened, tmp_path):
     assert "2 whole cases with 10 of 40 pairs" in tiles.told["division"]
 
 
+def test_cases_of_some_pairs_leave_validation_to_levels_and_that_is_a_warning(bci, opened, tmp_path):
+    (tmp_path / "cases.csv").write_text("name,case\n00000_train_0,c1\n")
+    tiles = opened("bci", cases="cases.csv", validation=11)
+    assert sum(pair.split == "val" for pair in tiles.pairs) == 11
+    assert any(text.startswith("cases are given for 1 of 40 pairs of train") for text in tiles.told["warnings"])
+
+
 def test_a_list_of_cases_joins_them_by_name(bci, opened, tmp_path):
     (tmp_path / "cases.csv").write_text("name,case\nHE/train/00000_train_0.png,c1\n00001_train_1+,c1\n")
     tiles = opened("bci", cases="cases.csv")

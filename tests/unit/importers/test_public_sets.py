@@ -252,3 +252,51 @@ def test_the_contact_sheet_shows_eight_pairs_and_is_the_same_each_time(mist, ope
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     write_contact_sheet(tmp_path / "c.png", tiles, seed=2)
     assert (tmp_path / "c.png").read_bytes() != (tmp_path / "a.png").read_bytes()
+
+
+def test_rows_that_are_neither_places_nor_strides_are_not_thinned_by_chance(put, opened):
+    for case in range(3):
+        for row in (137, 1637):
+            name = f"Her2/P/S/a_{case}_1_{row}_0.jpg"
+            put(f"Images/HandE/{name}", f"Images/IHC/{name}")
+    with pytest.raises(ConfigError, match=r"up to 1,637 .* thin: false keeps all"):
+        opened("ihc4bc", mpp=0.25)
+    assert len(opened("ihc4bc", mpp=0.25, thin=False).pairs) == 6
+
+
+def test_labels_of_another_set_are_an_error_and_missing_ones_are_counted(ihc4bc, opened, tmp_path):
+    (tmp_path / "labels.csv").write_text("a_00_1_0_0,a,1,0.25\n")
+    told = opened("ihc4bc", mpp=0.25, labels="labels.csv").told
+    assert told["labels"]["pairs with a label"] == 1
+    assert "no label for 47 of 48 pairs" in told["warnings"]
+    (tmp_path / "labels.csv").write_text("b_00_1_0_0,a,1,0.25\n")
+    with pytest.raises(ConfigError, match="none of its 1 rows names one of the 48 pairs"):
+        opened("ihc4bc", mpp=0.25, labels="labels.csv")
+
+
+def test_a_set_of_one_marker_is_not_taken_for_another(opened):
+    for kind in ("bci", "bci-clean", "her2match"):
+        with pytest.raises(ValueError, match=f"marker ER: kind {kind} has HER2"):
+            opened(kind, marker="ER")
+
+
+def test_an_option_that_would_do_nothing_is_refused(opened):
+    with pytest.raises(ValueError, match="validation: preset official of kind folder takes none out of train"):
+        opened("folder", mpp=0.5, validation=5)
+    with pytest.raises(ValueError, match="split is an option of kind her2match, folder, aligned, not of mist"):
+        opened("mist", split="train")
+
+
+def test_mist4000_is_never_four_thousand_quarters(opened):
+    with pytest.raises(ValueError, match="mist4000 ranks and counts whole pairs"):
+        opened("mist", preset="mist4000", quarter=True)
+
+
+def test_a_list_of_cases_loses_no_tile_of_a_name_in_and_outside_its_split(put, opened, rows_of, tmp_path):
+    for name in ("a.png", "test/a.png", "b.png"):
+        put(f"HE/{name}", f"IHC/{name}")
+    (tmp_path / "cases.csv").write_text("name,case\nb,c1\n")
+    tiles = opened("folder", mpp=0.5, cases="cases.csv")
+    assert len(tiles.pairs) == 3
+    with pytest.raises(ConfigError, match="the same name in folder test and outside of it: test/a"):
+        rows_of(tiles, "folder", mpp=0.5)
