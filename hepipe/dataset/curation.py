@@ -143,11 +143,14 @@ def curate(
         _check_belongs(file, keys, tile_ids)
     decided = combined(files, spec.rule)
     keep = [dict(case.keep) for case in cases]
+    # A keep brings back what a filter dropped, not what an import left out, such as the worst aligned.
+    left_out = {str(tile["tile_id"]) for case in cases for tile in case.tiles if tile.get("problem")}
     case_of = {str(tile["tile_id"]): str(tile["case_id"] or "") for case in cases for tile in case.tiles}
     applied = []
     for key, decision in decided.items():
         for number, tile_id in keys.get(key, ()):
-            effect = _effect(decision, passes=keep[number][tile_id], overrides=spec.keep_overrides)
+            overrides = spec.keep_overrides and tile_id not in left_out
+            effect = _effect(decision, passes=keep[number][tile_id], overrides=overrides)
             applied.append(Applied(decision, tile_id, case_of[tile_id], effect))
             keep[number][tile_id] = effect in ("kept", "brought back")
         if key not in keys:
@@ -236,10 +239,12 @@ def _warnings(card: CardCuration, files: Sequence[DecisionFile]) -> list[str]:
             f"{card.n_gone} are gone; curated.csv lists them"
         )
     if card.n_not_brought_back:
-        warnings.append(
-            f"{card.n_not_brought_back} tiles that a person keeps stay dropped by a filter; set "
-            "curation.keep_overrides to bring them back"
+        why = (
+            "are left out by their import and stay so"
+            if card.keep_overrides
+            else "stay dropped by a filter; set curation.keep_overrides to bring them back"
         )
+        warnings.append(f"{card.n_not_brought_back} tiles that a person keeps {why}")
     for file in files:
         if file.contradicted:
             shown = ", ".join(file.decisions[key].tile_id for key in file.contradicted[:5])

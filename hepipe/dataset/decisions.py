@@ -25,7 +25,8 @@ CHOICES: tuple[str, ...] = get_args(Choice)
 CONTENT_ID = re.compile(r"[0-9a-f]{32}")
 WORDS = re.compile(r"[^\W_][\w .+-]{0,63}")
 """Reasons and readers: words that start no formula in a spreadsheet and no tag on a page."""
-TILE_ID = re.compile(r"[^\x00-\x1f\x7f]{1,512}")
+TILE_ID = re.compile(r"[^\W_][^\x00-\x1f\x7f]{0,511}")
+"""Ids of tiles begin with a case or a split: what begins otherwise is a stranger's, and could be a formula."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,13 @@
 const KEEP = 1, DROP = 2;
 const CHOICES = ["", "keep", "drop"];
 const COLUMNS = ["content_id", "tile_id", "decision", "reason", "reader", "time"];
+/** What a cell may say where it says anything, as the pipeline and the server read it: one they refuse stops all others. */
+const CELLS = [
+  ["tile_id", /^[\p{L}\p{N}][^\x00-\x1f\x7f]{0,511}$/u, "the id of a tile"],
+  ["reason", /^[\p{L}\p{N}][\p{L}\p{N}_ .+-]{0,63}$/u, "at most 64 letters, digits, spaces and . + - _"],
+  ["reader", /^[\p{L}\p{N}][\p{L}\p{N}_ .+-]{0,63}$/u, "at most 64 letters, digits, spaces and . + - _"],
+  ["time", /^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)?$/, "such as 2025-03-31T14:05:00Z"],
+];
 
 /** The pairs by number, column by column, as the page carries them. */
 class Pairs {
@@ -128,6 +135,9 @@ function parseCsv(text) {
     const found = Object.fromEntries(COLUMNS.map((name) => [name, (row[header.indexOf(name)] || "").trim()]));
     if (!/^[0-9a-f]{32}$/.test(found.content_id)) throw new Error(`line ${line + 2}: "${found.content_id.slice(0, 40)}" is no content id`);
     if (found.decision !== "keep" && found.decision !== "drop") throw new Error(`line ${line + 2}: keep or drop expected, found "${found.decision.slice(0, 40)}"`);
+    for (const [name, form, like] of CELLS) {
+      if (found[name] && !form.test(found[name])) throw new Error(`line ${line + 2}, ${name}: ${like} expected, found "${found[name].slice(0, 40)}"`);
+    }
     return found;
   });
 }

@@ -122,6 +122,22 @@ def test_a_keep_brings_a_tile_back_where_the_config_allows_it(tmp_path):
     assert (curated.applied[0].effect, curated.card.n_brought_back) == ("brought back", 1)
 
 
+def test_a_keep_never_brings_back_what_an_import_left_out(tmp_path):
+    file = file_of(tmp_path, decided("a/1", "keep"), decided("a/2", "keep"))
+    left = case("a", 3, drop=(1, 2))
+    left.tiles[1]["problem"] = "worst aligned"
+    cases, curated = curate([left], [file], CurationSpec(keep_overrides=True))
+    assert cases[0].keep == {"a/0": True, "a/1": False, "a/2": True}
+    assert curated.warnings == ("1 tiles that a person keeps are left out by their import and stay so",)
+
+
+def test_a_strangers_tile_id_is_never_a_formula_of_a_table_further_on(tmp_path):
+    row = f"{content_id(tile('a/0'))},=HYPERLINK(1),drop,,,"
+    (tmp_path / "a.csv").write_text(HEAD + row + "\n")
+    with pytest.raises(ConfigError, match=r"line 2, column tile_id: '=HYPERLINK"):
+        read_decisions(tmp_path / "a.csv")
+
+
 def test_decisions_follow_pixels_through_new_names_and_reach_all_that_look_the_same(tmp_path):
     before = tile("a/0", "same")
     file = file_of(tmp_path, decided("a/0", content_id=content_id(before)))

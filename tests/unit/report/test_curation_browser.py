@@ -288,6 +288,21 @@ def test_the_file_of_another_data_set_is_refused_and_ones_own_goes_on(context, s
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize(
+    ("column", "cell"), [("tile_id", "=1+1"), ("reason", "<b>"), ("reason", "a\tb"), ("time", "yesterday")]
+)
+def test_a_file_with_a_cell_that_the_pipeline_refuses_is_refused_whole(context, small, tmp_path, column, cell):
+    page = opened(context, small)
+    row = {"content_id": page.evaluate("pairs.content_id[0]"), "tile_id": "a/0", "decision": "drop", column: cell}
+    (tmp_path / "odd.csv").write_text(",".join(row) + (",reason" if "reason" not in row else "") + "\n")
+    with (tmp_path / "odd.csv").open("a") as file:
+        file.write(",".join(row.values()) + ("," if "reason" not in row else "") + "\n")
+    page.locator("#open").set_input_files(tmp_path / "odd.csv")
+    until(page, f"$('saved').textContent.includes('line 2, {column}')")
+    assert page.evaluate("decisions.counts[0]") == page.evaluate("pairs.count")
+
+
+@pytest.mark.browser
 def test_two_windows_are_warned_and_lose_nothing(context, small, tmp_path):
     first, second = opened(context, small), opened(context, small)
     first.bring_to_front()
