@@ -15,7 +15,9 @@ from hepipe.dataset.curation import content_id
 from hepipe.dataset.decisions import table_text
 from hepipe.dataset.fingerprint import PARTS, CaseParts
 from hepipe.errors import StoreError
-from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table
+from hepipe.stores.codecs import settings_of
+from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table, store_beside
+from hepipe.stores.tiles import TileStore
 
 Change = Literal["only in A", "only in B", "renamed", "pixels", "labels", "split"]
 CHANGES: tuple[Change, ...] = ("only in A", "only in B", "renamed", "pixels", "labels", "split")
@@ -117,6 +119,7 @@ def diff_datasets(a: Path, b: Path) -> DatasetDiff:
     found = []
     n_same = 0
     renamed = _renamed(one, two)
+    new_names = set(renamed.values())
     for tile_id in sorted(one.rows.keys() | two.rows.keys()):
         row_a, row_b = one.rows.get(tile_id), two.rows.get(tile_id)
         if row_a is not None and row_b is not None:
@@ -131,7 +134,7 @@ def diff_datasets(a: Path, b: Path) -> DatasetDiff:
                 found += _of_both(tile_id, row_a, other, one, two)
             else:
                 found.append(TileDiff(tile_id, _part(row_a), "only in A", _why_missing(row_a, one, two, "B")))
-        elif row_b is not None and tile_id not in renamed.values():
+        elif row_b is not None and tile_id not in new_names:
             found.append(TileDiff(tile_id, _part(row_b), "only in B", _why_missing(row_b, two, one, "A")))
     return DatasetDiff(
         (one.card.name, two.card.name),
@@ -152,6 +155,7 @@ class _Side:
         self.rows = {str(row["tile_id"]): row for row in index}
         self.described = {case.case_id: case for case in self.card.cases}
         self._tables: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]] | None] = {}
+        self._kept_as: dict[tuple[str, str], tuple[str, bool] | None] = {}
 
     def parts(self, case_id: str) -> CaseParts | None:
         """What a case brought to the fingerprint."""
@@ -161,6 +165,20 @@ class _Side:
         """What a stage ran with for a case."""
         made = self.card.made_of
         return {} if made is None or case_id not in made.cases else made.section(case_id, stage)
+
+    def kept_as(self, case_id: str, stain: str) -> tuple[str, bool] | None:
+        """How a case's tiles are kept, and whether that loses anything; None where the store does not lie here."""
+        if (case_id, stain) not in self._kept_as:
+            try:
+                codec = (
+                    TileStore(store_beside(self.folder / "index.parquet", f"tiles/{case_id}.zarr")).layouts[stain].codec
+                )
+            except (KeyError, StoreError):
+                self._kept_as[case_id, stain] = None
+            else:
+                settings = (f"{key} {value}" for key, value in settings_of(codec).items() if key != "tables")
+                self._kept_as[case_id, stain] = " ".join([codec.name, *settings]), not codec.lossless
+        return self._kept_as[case_id, stain]
 
     def limits(self, case_id: str) -> Mapping[str, Any] | None:
         """The section that a case was graded by; None where that is not known."""
@@ -243,6 +261,9 @@ def _why_pixels(stain: str, case_a: str, case_b: str, one: _Side, two: _Side) ->
         reasons.append(f"another version of hepipe ({a.versions.get('tiles')}; {b.versions.get('tiles')})")
     if not reasons and a.decoders.get(stain) != b.decoders.get(stain):
         reasons.append(f"another library decodes ({a.decoders.get(stain, 'none')}; {b.decoders.get(stain, 'none')})")
+    kept_a, kept_b = one.kept_as(case_a, stain), two.kept_as(case_b, stain)
+    if not reasons and kept_a and kept_b and kept_a != kept_b and (kept_a[1] or kept_b[1]):
+        reasons.append(f"kept with another loss ({kept_a[0]}; {kept_b[0]})")
     if not reasons and not a.slides:
         return "other files in the imported set"
     return "; ".join(reasons) or (

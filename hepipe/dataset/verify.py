@@ -32,10 +32,11 @@ SHOWN = 5
 OF_INDEX = ("tiles", "labels", "splits")
 OF_STAGES = ("slides", "transforms", "readers", "sections", "stains", "versions")
 COLUMNS = (
-    "tile_id", "case_id", "row_in_store", "her2_score", "score_level", "marker", "section", "source_split",
-    "place", "region", "he_sha256", "ihc_sha256",
+    "tile_id", "case_id", "patient_id", "row_in_store", "her2_score", "score_level", "marker", "section",
+    "source_split", "place", "region", "he_sha256", "ihc_sha256",
 )  # fmt: skip
 """Of the index; its measurements are ten times larger and decide nothing here."""
+OF_LABELS = ("patient_id", "her2_score", "score_level", "marker", "section")
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _of_case(case: CaseTiles, rows: Sequence[Mapping[str, Any]], card: DatasetCa
     for column in COLUMNS:
         odd = sorted(key for key in indexed.keys() & tiles.keys() if indexed[key][column] != tiles[key][column])
         if odd:
-            part = "labels" if column in ("her2_score", "score_level", "marker", "section") else "tiles"
+            part = "labels" if column in OF_LABELS else "tiles"
             yield Mismatch(case.case_id, part, f"{column} differs between index and table of tiles: {_listed(odd)}")
     passing = {key for key, passed in case.keep.items() if passed}
     if case.held or not any(tiles[key]["place"] == INSIDE for key in passing):

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from hepipe.cli import dataset, tiles
 from hepipe.geometry import identity
+from hepipe.specs.tiling import StoreSpec
 from hepipe.status import OK, CaseStatus
 from hepipe.stores.arrays import content_digest, write_registered, write_tissue
 from hepipe.stores.cases import (
@@ -64,6 +65,7 @@ def write_case(
     first: int = 0,
     split: str | None = None,
     decoder: str = "pillow 12",
+    codec: str = "greendelta",
 ) -> None:
     """Write every artefact of one case.
 
@@ -85,6 +87,7 @@ def write_case(
         first: Number of the first cell.
         split: That the sheet asks for.
         decoder: Library that decoded its tiles.
+        codec: That they are kept in.
     """
     shade, drop = shade or {}, drop or {}
 
@@ -133,7 +136,9 @@ def write_case(
     of_tiles = made("tiles", spec=dict(tiling or {"mpp": 0.5}), version=version, told=told)
     rows, verdicts = [], []
     arrays = {"he": 3, "ihc": 3, "dab_mask": 0}
-    with TileWriter(folder / "tiles" / f"{case_id}.zarr", of_tiles, mpp=0.5, tile_px=SIDE, arrays=arrays) as writer:
+    storing = StoreSpec.model_validate({"codec": codec})
+    path = folder / "tiles" / f"{case_id}.zarr"
+    with TileWriter(path, of_tiles, mpp=0.5, tile_px=SIDE, arrays=arrays, spec=storing) as writer:
         for number in range(first, first + (0 if status.failed else n_tiles)):
             he, ihc = (pixels(case_id, number, stain, shade.get(stain, 0)) for stain in ("he", "ihc"))
             row = writer.add(he=he, ihc=ihc, dab_mask=ihc[..., 2] < 60)

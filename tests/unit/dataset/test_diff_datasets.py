@@ -50,12 +50,13 @@ PIXELS = [
     ({"tiling": {"mpp": 0.25}}, "H&E: section tiling: mpp 0.5 -> 0.25"),
     ({"version": "0.2.0"}, "H&E: another version of hepipe (0.1.0; 0.2.0)"),
     ({"decoder": "pillow 13"}, "H&E: another library decodes (pillow 12; pillow 13)"),
+    ({"codec": "jpeg"}, "H&E: kept with another loss (greendelta level 1; jpeg quality 90 subsampling 420)"),
     ({}, "H&E: unexplained: slide, transform, reader, sections, version and the library that decodes are the same"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("change", "why"), PIXELS, ids=["slide", "reader", "section", "version", "decoder", "unexplained"]
+    ("change", "why"), PIXELS, ids=["slide", "reader", "section", "version", "decoder", "loss", "unexplained"]
 )
 def test_other_pixels_are_put_down_to_what_differs(base, changed, change, why):
     other = changed(shade={"he": 1}, **change)

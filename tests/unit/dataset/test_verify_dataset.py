@@ -84,6 +84,7 @@ def test_other_vectors_in_a_record_are_found(folder):
     [
         ("split", "test", {"splits"}),
         ("her2_score", "3+", {"labels"}),
+        ("patient_id", "p-b", {"labels"}),
         ("he_sha256", "0" * 64, {"tiles"}),
         ("region", "invasive", {"tiles"}),
     ],
