@@ -103,6 +103,15 @@ def test_cases_that_readers_see_differently_widen_the_interval(tmp_path):
     assert found[0].n_cases == 10
 
 
+def test_cases_count_in_the_order_of_the_file_in_every_run(tmp_path, monkeypatch):
+    said = {f"c{case}/{n}": "kd"[n % 2] for case in range(12) for n in range(case + 1)}
+    a, b = (reader(tmp_path, name, said) for name in ("ann", "bob"))
+    seen = []
+    monkeypatch.setattr("hepipe.dataset.agreement._by_case", lambda _, __, cases: seen.extend(cases))
+    agreement(a.decisions, b.decisions)
+    assert [int(table.sum()) for table in seen] == list(range(1, 13))
+
+
 def test_what_is_printed_says_what_to_report(readers, tmp_path):
     lines = describe(*readers, agreement(readers[0].decisions, readers[1].decisions))
     assert lines[0] == "pairs decided by both 4, by ann alone 1, by bob alone 1"
