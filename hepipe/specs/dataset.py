@@ -33,7 +33,8 @@ class SplitsSpec(Spec):
     @field_validator("shares")
     @classmethod
     def _sum_to_one(cls, shares: Mapping[Split, float]) -> Mapping[Split, float]:
-        if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0:
+        # Asked for what must hold, since a nan is above and below nothing.
+        if not (abs(sum(shares.values()) - 1) <= 1e-6 and min(shares.values()) >= 0):
             raise ValueError(f"shares must be 0 or more and add up to 1, found {dict(shares)}")
         return shares
 

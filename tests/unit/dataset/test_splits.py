@@ -1,7 +1,9 @@
 import hashlib
 import itertools
+import math
 
 import pytest
+from pydantic import ValidationError
 
 from hepipe.dataset.partition import EXACT_PATIENTS
 from hepipe.dataset.splits import SPLITS, Division, Patient, assign, split_of_fold
@@ -134,3 +136,11 @@ def test_the_answer_is_the_same_on_every_machine():
         division = assign(patients, spec)
         told = sorted(division.splits.items()) + sorted(division.folds.items())
         assert hashlib.sha256(repr(told).encode()).hexdigest()[:12] == digest
+
+
+@pytest.mark.parametrize(
+    "shares", [{"train": math.nan, "test": 1.0}, {"train": 0.6, "test": 0.6}, {"train": 1.0, "test": -0.0001}]
+)
+def test_shares_that_are_no_shares_are_refused(shares):
+    with pytest.raises(ValidationError, match="add up to 1"):
+        SplitsSpec(shares=shares)
