@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from hepipe.cli.tiles import _estimated
+from hepipe.cli.measuring import found_stains
 from hepipe.quality.edge import edge_mask
 from hepipe.quality.measures import measures_of
 from hepipe.quality.pen import COLORS, pen, pen_mask
@@ -79,8 +79,8 @@ def record(he: list[np.ndarray], ihc: list[np.ndarray]) -> CaseStains:
     pixels = [np.concatenate([rgb.reshape(-1, 3) for rgb in group]) for group in (he, ihc)]
     return CaseStains(
         case_id="real",
-        he=_estimated(pixels[0], pixels[0], "he", staining),
-        ihc=_estimated(pixels[1], pixels[1], "ihc", staining),
+        he=found_stains(pixels[0], pixels[0], "he", staining),
+        ihc=found_stains(pixels[1], pixels[1], "ihc", staining),
         provenance=Provenance(artefact="stains", subject="real", spec=staining.model_dump(mode="json")),
     )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hepipe.cli.tiles import _estimated, _measures
+from hepipe.cli.measuring import case_measures, found_stains
 from hepipe.quality.verdict import filter_names, grade
 from hepipe.slides.open import open_slide
 from hepipe.specs.quality import QualitySpec
@@ -59,9 +59,9 @@ def main() -> None:
     overview, mpp = slide.overview(max_px=round(max(slide.size_px0) * slide.mpp / TissueSpec().mpp))
     tissue = TissueMasks(provenance, find_tissue(overview, mpp=mpp, spec=TissueSpec()), mpp)
     pixels = tissue_pixels(slide, tissue, count=staining.sample_tiles, fixed_mpp=slide.mpp)
-    stains = {name: _estimated(pixels, overview_pixels(slide), name, staining) for name in ("he", "ihc")}
+    stains = {name: found_stains(pixels, overview_pixels(slide), name, staining) for name in ("he", "ihc")}
     record = CaseStains(case_id="slide", provenance=provenance, **stains)
-    measures, _ = _measures(record, given.section)
+    measures, _ = case_measures(record, given.section)
     cells = [cell for cell, _ in keep_cells(slide, tissue, tiling, case_id="slide").cells]
     cv2.setNumThreads(1)
     tiles = []

@@ -26,7 +26,7 @@ import zarr
 from PIL import Image
 from scipy import ndimage
 
-from hepipe.cli.tiles import _estimated
+from hepipe.cli.measuring import found_stains
 from hepipe.dataset.dab_calibration import BINS, MAX_OD, thresholds_of
 from hepipe.geometry import Transform
 from hepipe.quality.stain import tissue_of
@@ -121,7 +121,8 @@ def measure_nuclei(tiles: Sequence[Nuclei], mpp: float, overlays: Path | None) -
             both = found_px = true_px = hit = positives = wrong = negatives = 0
             by_tile = []
             for tile in tiles:
-                stains = _estimated(*[tile.ihc.reshape(-1, 3)] * 2, "ihc", spec.model_copy(update={"vectors": vectors}))
+                asked = spec.model_copy(update={"vectors": vectors})
+                stains = found_stains(*[tile.ihc.reshape(-1, 3)] * 2, "ihc", asked)
                 mask = tile_mask(tile.ihc, mpp=mpp, spec=spec, of_dab=of_dab(stains))
                 true = tile.positive > 0
                 both, found_px, true_px = both + (mask & true).sum(), found_px + mask.sum(), true_px + true.sum()
@@ -183,7 +184,7 @@ def _of_case(home: Path, case_id: str, tiling: TilingSpec) -> Iterator[Drawn]:
     provenance = Provenance(artefact="tissue", subject=case_id)
     tissue = TissueMasks(provenance, find_tissue(overview, mpp=mpp, spec=TissueSpec()), mpp)
     pixels = tissue_pixels(ihc, tissue, count=spec.sample_tiles, fixed_mpp=he.mpp, moved=transform)
-    stains = _estimated(pixels, overview_pixels(ihc), "ihc", spec)
+    stains = found_stains(pixels, overview_pixels(ihc), "ihc", spec)
     dab = np.asarray(truth["dab"][:])
     side = round(tiling.tile_px * tiling.mpp)
     for cell, _ in keep_cells(he, tissue, tiling, case_id=case_id).cells:

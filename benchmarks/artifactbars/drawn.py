@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import zarr
 
-from hepipe.cli.tiles import _estimated
+from hepipe.cli.measuring import found_stains
 from hepipe.geometry import Box, Transform
 from hepipe.registration.warp import read_warped
 from hepipe.slides.open import open_slide
@@ -126,13 +126,13 @@ def _cut(home: Path, case_id: str, tiling: TilingSpec, *, seed: int) -> tuple[di
     tissue = TissueMasks(provenance, find_tissue(overview, mpp=mpp, spec=TissueSpec()), mpp)
     record = CaseStains(
         case_id=case_id,
-        he=_estimated(
+        he=found_stains(
             tissue_pixels(he, tissue, count=staining.sample_tiles, fixed_mpp=he.mpp),
             overview_pixels(he),
             "he",
             staining,
         ),
-        ihc=_estimated(
+        ihc=found_stains(
             tissue_pixels(ihc, tissue, count=staining.sample_tiles, fixed_mpp=he.mpp, moved=transform),
             overview_pixels(ihc),
             "ihc",

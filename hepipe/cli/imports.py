@@ -52,7 +52,7 @@ def import_set(
     workers: Workers = 1,
 ) -> None:
     """Bring in a set of paired tiles made elsewhere, measured as our own."""
-    from hepipe.cli.tiles import _estimated, _learned, _measures, _say_stains, _told_of
+    from hepipe.cli.measuring import case_measures, found_stains, network_inputs, open_network, say_stains
     from hepipe.dataset.cases import IMPORTED
     from hepipe.importers.kinds import open_set
     from hepipe.importers.pairs import import_tiles, sample_pixels
@@ -81,22 +81,22 @@ def import_set(
         lossy = "store.codec jpeg: tiles that are not kept as they are lose by it, those of JPEG files a second time"
         told["warnings"] = [*told["warnings"], lossy]
         typer.echo(f"warning: {lossy}")
-    network = _learned(learned, tile_px=found.tile_px, mpp=found.mpp)
+    network = open_network(learned, tile_px=found.tile_px, mpp=found.mpp)
     of_he, of_ihc = sample_pixels(found, staining.sample_tiles)
     record = CaseStains(
         case_id=IMPORTED,
-        he=_estimated(of_he, of_he, "he", staining),
-        ihc=_estimated(of_ihc, of_ihc, "ihc", staining),
+        he=found_stains(of_he, of_he, "he", staining),
+        ihc=found_stains(of_ihc, of_ihc, "ihc", staining),
         provenance=Provenance(artefact="stains", subject=IMPORTED, spec=staining.model_dump(mode="json")),
     )
     provenance = Provenance(
         artefact="tiles",
         subject=IMPORTED,
         spec=wanted.model_dump(mode="json", exclude=set(FILES)),
-        inputs={"stains": digest(record.model_dump(mode="json")), **_told_of(network), **_digests(files)},
+        inputs={"stains": digest(record.model_dump(mode="json")), **network_inputs(network), **_digests(files)},
         told=told,
     )
-    measures, dab_mask = _measures(record, wanted.section, network)
+    measures, dab_mask = case_measures(record, wanted.section, network)
     with TileWriter(
         out / "tiles" / f"{IMPORTED}.zarr",
         provenance,
@@ -116,7 +116,7 @@ def import_set(
         # The table before the store: one in its place is not gone on with.
         write_table(rows, out / "tiles" / f"{IMPORTED}.parquet", TILES, provenance)
         store.finish()
-    _say_stains(record)
+    say_stains(record)
     left_out = sum(row["problem"] != "" for row in rows)
     typer.echo(f"{len(rows) - left_out} tiles of {found.tile_px} px imported, {left_out} left out")
 

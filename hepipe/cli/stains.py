@@ -35,8 +35,8 @@ def estimate(
     spec: SpecJson = "{}",
 ) -> None:
     """Find the stain vectors and white points of both slides from windows of their tissue."""
+    from hepipe.cli.measuring import case_inputs, case_status, say_stains
     from hepipe.cli.pairs import open_pair
-    from hepipe.cli.tiles import _inputs, _say_stains, _status
     from hepipe.errors import SlideError
     from hepipe.specs.stains import StainsSpec
     from hepipe.status import failed
@@ -46,7 +46,7 @@ def estimate(
 
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
     wanted = StainsSpec.model_validate_json(spec)
-    status = _status(case, registered, masks)
+    status = case_status(case, registered, masks)
     found: dict[str, SlideStains] = {}
     if not status.failed:
         try:
@@ -61,14 +61,14 @@ def estimate(
         artefact="stains",
         subject=case.case_id,
         spec=wanted.model_dump(mode="json"),
-        inputs=_inputs(case, registered),
+        inputs=case_inputs(case, registered),
         status=status,
     )
     record = CaseStains(
         case_id=case.case_id, batch=case.batch, he=found.get("he"), ihc=found.get("ihc"), provenance=provenance
     )
     write_stains(stains, record)
-    _say_stains(record)
+    say_stains(record)
 
 
 @stains_app.command()
@@ -109,7 +109,7 @@ def calibrate(
 def _slide_stains(
     slide: Slide, registered: Registered, masks: TissueMasks, spec: StainsSpec, batch: str | None = None
 ) -> SlideStains:
-    from hepipe.cli.tiles import _estimated
+    from hepipe.cli.measuring import found_stains
     from hepipe.tiling.sample import overview_pixels, tissue_pixels
 
     transform = registered.ihc_from_he
@@ -122,4 +122,4 @@ def _slide_stains(
         fixed_mpp=transform.fixed_mpp,
         moved=None if is_he else transform,
     )
-    return _estimated(tissue, overview_pixels(slide), "he" if is_he else "ihc", spec, batch)
+    return found_stains(tissue, overview_pixels(slide), "he" if is_he else "ihc", spec, batch)

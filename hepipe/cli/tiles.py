@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hepipe.cli.options import InPath, OutPath, SpecJson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    import numpy as np
-
-    from hepipe.quality.learned import Learned
     from hepipe.slides.reader import Slide
-    from hepipe.specs.registration import Section
-    from hepipe.specs.stains import StainsSpec
     from hepipe.specs.tiling import StoreSpec, TilingSpec
-    from hepipe.status import CaseStatus
-    from hepipe.stores.arrays import Registered, TissueMasks
-    from hepipe.stores.cases import CaseStains, CheckedCase, SlideStains
-    from hepipe.tiling.cut import DabMask, Measure
     from hepipe.tiling.grid import Cell
     from hepipe.tiling.passing import Passed
 
@@ -56,6 +46,7 @@ def tile(
     workers: Workers = 1,
 ) -> None:
     """Cut one registered pair into tiles, measured and hashed in one pass."""
+    from hepipe.cli.measuring import case_inputs, case_measures, case_status, network_inputs, open_network
     from hepipe.cli.pairs import open_pair
     from hepipe.errors import SlideError
     from hepipe.slides.open import decoder_of
@@ -73,13 +64,17 @@ def tile(
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
     record = read_stains(stains)
     tiling, storing = TilingSpec.model_validate_json(spec), StoreSpec.model_validate_json(store_spec)
-    network = _learned(learned, tile_px=tiling.tile_px, mpp=tiling.mpp)
+    network = open_network(learned, tile_px=tiling.tile_px, mpp=tiling.mpp)
     provenance = Provenance(
         artefact="tiles",
         subject=case.case_id,
         spec=tiling.model_dump(mode="json"),
-        inputs={**_inputs(case, registered), "stains": digest(record.model_dump(mode="json")), **_told_of(network)},
-        status=_status(case, registered, masks).then(record.provenance.status),
+        inputs={
+            **case_inputs(case, registered),
+            "stains": digest(record.model_dump(mode="json")),
+            **network_inputs(network),
+        },
+        status=case_status(case, registered, masks).then(record.provenance.status),
     )
     if not provenance.status.failed:
         try:
@@ -97,7 +92,7 @@ def tile(
                         "lower tiling.min_tissue_frac or tile_px",
                     )
                 assert registered.ihc_from_he is not None
-                measures, dab_mask = _measures(record, case.section, network)
+                measures, dab_mask = case_measures(record, case.section, network)
                 trust = registered.evidence.get("trust")
                 untrusted = None
                 if trust is not None:
@@ -220,14 +215,6 @@ def assemble(
             typer.echo(f"warning: {warning}")
 
 
-def _status(case: CheckedCase, registered: Registered, masks: TissueMasks) -> CaseStatus:
-    from hepipe.status import OK, failed
-
-    no_size = "nobody says what a px measures; fill mpp_he and mpp_ihc in its row of the slide sheet with µm per px"
-    own = failed("tiling", no_size) if case.mpp_unknown else OK
-    return case.provenance.status.then(registered.provenance.status).then(masks.provenance.status).then(own)
-
-
 def _as_scanned(
     he: Slide, cells: Sequence[tuple[Cell, float]], tiling: TilingSpec, storing: StoreSpec
 ) -> tuple[Passed | None, dict[str, str]]:
@@ -240,64 +227,3 @@ def _as_scanned(
     if isinstance(way, str):
         return None, {"passthrough": way}
     return way, {"passthrough": "the H&E tiles are as they were scanned"}
-
-
-def _inputs(case: CheckedCase, registered: Registered) -> dict[str, str]:
-    slides = {"he": case.he, "ihc": case.ihc}
-    inputs = {name: facts.content_sha256 for name, facts in slides.items() if facts is not None}
-    return {**inputs, "transform": registered.digest} if registered.digest else inputs
-
-
-def _estimated(
-    tissue: np.ndarray, whole: np.ndarray, stain: Literal["he", "ihc"], spec: StainsSpec, batch: str | None = None
-) -> SlideStains:
-    import dataclasses
-
-    from hepipe.stains.estimate import estimate, white_point
-    from hepipe.stores.cases import SlideStains
-
-    white = white_point(whole) if spec.white == "auto" else None
-    found = estimate(tissue, stain=stain, spec=spec, white=white, batch=batch)
-    return SlideStains.model_validate(dataclasses.asdict(found))
-
-
-def _learned(section: str, *, tile_px: int, mpp: float) -> Learned | None:
-    """The user's own network, where the config names one."""
-    if not section:
-        return None
-    from hepipe.quality.learned import Learned
-    from hepipe.specs.learned import LearnedSpec
-
-    return Learned(LearnedSpec.model_validate_json(section), tile_px=tile_px, mpp=mpp)
-
-
-def _told_of(network: Learned | None) -> dict[str, str]:
-    return {} if network is None else network.inputs
-
-
-def _measures(record: CaseStains, section: Section, network: Learned | None = None) -> tuple[list[Measure], DabMask]:
-    """Every measurement of a tile of this kind of section, and the DAB mask, with the stains of the case bound in."""
-    from hepipe.quality.measures import measures_of
-    from hepipe.specs.stains import StainsSpec
-    from hepipe.stains.dab import tile_mask
-    from hepipe.stains.deconvolution import Separator
-    from hepipe.stains.matrices import stain_matrix
-
-    assert record.ihc is not None
-    spec = StainsSpec.model_validate(record.provenance.spec)
-    of_dab = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white, stains=(1,))
-
-    def mask(ihc: np.ndarray, mpp: float, measured: Mapping[str, float]) -> np.ndarray:
-        return tile_mask(ihc, mpp=mpp, spec=spec, of_dab=of_dab, shift_um=measured.get("shift_um", math.nan))
-
-    measures: list[Measure] = measures_of(record, section, thresholds_od=spec.dab_thresholds_od)
-    return [*measures, *([] if network is None else [network])], mask
-
-
-def _say_stains(record: CaseStains) -> None:
-    for name, slide in (("H&E", record.he), ("IHC", record.ihc)):
-        if slide is None:
-            typer.echo(f"{record.case_id}: failed at {record.provenance.status.stage}")
-            return
-        notes = "".join(f"; {note}" for note in slide.notes)
-        typer.echo(f"{record.case_id} {name}: {slide.method} vectors {slide.first}, {slide.second}{notes}")
