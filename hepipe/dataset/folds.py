@@ -25,7 +25,11 @@ def index_of_fold(
     Raises:
         ConfigError: The data set has no folds, or not so many.
     """
-    if folds is None or any(row["fold"] is None for row in rows):
+    if folds is not None and any(row["fold"] is None for row in rows):
+        raise ConfigError(
+            f"{where}: is of an imported set, which keeps the splits it came with; splits.folds says nothing"
+        )
+    if folds is None:
         raise ConfigError(f"{where}: has no folds; set splits.folds in the config and assemble the data set again")
     if not 0 <= fold < folds:
         raise ConfigError(f"{where}: has folds 0 to {folds - 1}, no fold {fold}")

@@ -113,6 +113,9 @@ def test_each_fold_has_its_own_index_and_a_run_refuses_that_of_another(tmp_path)
         index_of_fold(rows, 4, folds=4, where="index")
     with pytest.raises(ConfigError, match=r"has no folds; set splits\.folds"):
         index_of_fold(rows, 0, folds=None, where="index")
+    imported = [{**row, "fold": None} for row in rows]
+    with pytest.raises(ConfigError, match="keeps the splits it came with"):
+        index_of_fold(imported, 0, folds=4, where="index")
     path = tmp_path / "fold-1.parquet"
     write_table([], path, INDEX, Provenance(artefact="dataset", subject="set", told={"fold": 1}))
     check_fold(path, 1)
