@@ -17,6 +17,8 @@ from hepipe.specs.dataset import CurationRule
 Z95 = 1.959964
 MIN_CASES = 5
 """Fewer cases give no interval that means anything."""
+SPLIT_NAMES = frozenset({"train", "val", "test", "all"})
+"""What tile ids of imported sets begin with; they say no case."""
 DISAGREEMENT_COLUMNS = ("content_id", "tile_id", "decision_a", "reason_a", "decision_b", "reason_b")
 
 
@@ -32,7 +34,8 @@ class Agreement:
         by_pair: Its 95 % interval as if every pair were drawn on its own.
         by_case: Its 95 % interval with whole cases as the unit; None with fewer than `MIN_CASES` of them. Pairs of a
             case are alike, so this is the one to report.
-        n_cases: What the pairs' tile ids begin with, `<case>/`.
+        n_cases: What the pairs' tile ids begin with, `<case>/`; 0 where a pair is of an imported set, whose ids begin
+            with a split: its cases are unknown here.
     """
 
     table: Int[np.ndarray, "2 2"]
@@ -88,6 +91,8 @@ def agreement(a: Mapping[str, Decision], b: Mapping[str, Decision]) -> Agreement
         table = cases.setdefault(a[key].tile_id.split("/")[0], np.zeros((2, 2), int))
         table[CHOICES.index(a[key].decision), CHOICES.index(b[key].decision)] += 1
     whole = sum(cases.values(), np.zeros((2, 2), int))
+    if SPLIT_NAMES & cases.keys():
+        cases = {}
     kappa, error = cohen_kappa(whole)
     return Agreement(
         table=whole,
@@ -183,6 +188,8 @@ def describe(a: DecisionFile, b: DecisionFile, found: Agreement) -> list[str]:
             f"95 % interval {_span(found.by_case)} with the {found.n_cases} cases as the unit: pairs of a case are "
             "alike, so report this one"
         )
+    elif not found.n_cases:
+        lines.append("no interval by case: tile ids of imported sets do not name their cases")
     else:
         lines.append(f"no interval by case: {found.n_cases} cases are too few or all alike")
     return lines

@@ -107,17 +107,23 @@ def page_of(selection: Selection, *, what: str, files: Sequence[tuple[str, str]]
 
 
 def _split_line(rows: Sequence[Mapping[str, Any]], split: str) -> str:
-    patients = {row["patient_id"] for row in rows} - {None}
-    cases = {row["case_id"] for row in rows} - {None}
     scores = Counter(str(row["her2_score"] or "unknown") for row in rows)
     by_score = ", ".join(f"{score}: {count}" for score, count in sorted(scores.items()))
-    known = [str(len(found)) if found or not rows else "unknown" for found in (patients, cases)]
-    return f"| {split} | {len(rows)} | {known[0]} | {known[1]} | {by_score} |"
+    patients, cases = (_counted({row[name] for row in rows}) for name in ("patient_id", "case_id"))
+    return f"| {split} | {len(rows)} | {patients} | {cases} | {by_score} |"
+
+
+def _counted(ids: set[str | None]) -> str:
+    """How many there are, and whether some tiles are of unknown ones."""
+    known = len(ids - {None})
+    if None not in ids:
+        return str(known)
+    return f"{known} and unknown ones" if known else "unknown"
 
 
 def _sections(rows: Sequence[Mapping[str, Any]]) -> str:
     sections = Counter(str(row["section"]) for row in rows)
-    warped = Counter(str(row["warped_stain"] or "none") for row in rows)
+    warped = Counter(str(row["warped_stain"] or "not said") for row in rows)
     said = ", ".join(f"{count} {section}" for section, count in sorted(sections.items()))
     moved = ", ".join(f"{stain} in {count}" for stain, count in sorted(warped.items()))
     return f"Sections: {said}. Interpolated by registration: {moved}."

@@ -37,6 +37,9 @@ _WHAT: dict[Layout, str] = {
 }
 
 
+_MIXED = "Some are JPEG and others PNG, as the store holds them, so that files of a pair may differ in their suffix."
+
+
 def export_folders(
     selection: Selection, out: Path, *, layout: Layout = "cyclegan", stored: bool = False, workers: int = 1
 ) -> dict[str, int]:
@@ -69,7 +72,8 @@ def export_folders(
             for split in selection.used
             for _, letter, stain in _STAINS
         ]
-        beside = travelling(selection, what=_WHAT[layout], files=files)
+        what = f"{_WHAT[layout]} {_MIXED}" if all(counts.values()) else _WHAT[layout]
+        beside = travelling(selection, what=what, files=files)
         growing.finish(manifest, beside, {**record_of(selection), "files": counts})
     return {suffix: count for suffix, count in counts.items() if count}
 

@@ -103,6 +103,14 @@ def test_cases_that_readers_see_differently_widen_the_interval(tmp_path):
     assert found[0].n_cases == 10
 
 
+def test_splits_of_an_imported_set_are_not_taken_for_cases(tmp_path):
+    said = {f"{split}/{n}": "kd"[n % 2] for split in ("train", "val", "test") for n in range(4)}
+    a, b = (reader(tmp_path, name, said) for name in ("ann", "bob"))
+    found = agreement(a.decisions, b.decisions)
+    assert (found.n_both, found.n_cases, found.by_case) == (12, 0, None)
+    assert describe(a, b, found)[-1] == "no interval by case: tile ids of imported sets do not name their cases"
+
+
 def test_cases_count_in_the_order_of_the_file_in_every_run(tmp_path, monkeypatch):
     said = {f"c{case}/{n}": "kd"[n % 2] for case in range(12) for n in range(case + 1)}
     a, b = (reader(tmp_path, name, said) for name in ("ann", "bob"))

@@ -198,6 +198,15 @@ def test_jpegs_that_the_store_passes_through_leave_byte_for_byte(make_set, tmp_p
     assert (tmp_path / "out" / "trainA" / "c1__0-0.jpg").read_bytes() == jpegs[0]
     edge = np.asarray(Image.open(tmp_path / "out" / "trainA" / "c1__1-0.png"))
     assert (edge[:, 9:] == 255).all()
+    assert "files of a pair may differ in their suffix" in (tmp_path / "out" / "CARD.md").read_text()
+
+
+def test_the_page_says_what_is_not_known_of_patients_and_of_what_was_interpolated(make_set, tmp_path):
+    export_folders(Selection(make_set(warped_stain="")), tmp_path / "out")
+    page = (tmp_path / "out" / "CARD.md").read_text()
+    assert "| train | 5 | 1 and unknown ones | 1 and unknown ones |" in page
+    assert "Interpolated by registration: not said in 8." in page
+    assert "suffix" not in page
 
 
 def test_a_store_without_jpegs_gives_png_and_the_count_says_so(make_set, tmp_path):
