@@ -47,6 +47,19 @@ function keep(rows) {
   }
 }
 
+const strays = new Map(); // decisions on pairs that are not here: no server takes them, so that they stay in this browser
+
+/** To the server what it takes; one row that it refuses would hold up all others. */
+function send(rows) {
+  for (const row of rows) if (!pairs.byId.has(row.content_id)) strays.set(row.content_id, row);
+  courier.send(rows.filter((row) => pairs.byId.has(row.content_id)));
+}
+
+function arrived() {
+  if (strays.size) keep([...strays.values()]);
+  say("saved");
+}
+
 async function start() {
   const kept = journal.read();
   if (location.protocol.startsWith("http")) {
@@ -54,13 +67,13 @@ async function start() {
     if (answer && answer.ok) {
       decisions.load((await answer.json()).decisions);
       pictures.served = true;
-      courier = new Courier(journal, () => say("saved"), (why) => say(`Not saved, trying again: ${why}`, true));
+      courier = new Courier(journal, arrived, (why) => say(`Not saved, trying again: ${why}`, true));
     }
   }
   decisions.load(kept);
   if (courier) {
     say("saved");
-    if (kept.length) courier.send(kept);
+    if (kept.length) send(kept);
   } else if (kept.length) say(`${kept.length} decisions found in this browser`);
   $("save").textContent = courier ? "Save a copy" : "Save CSV";
   $("where").textContent = courier
@@ -86,7 +99,7 @@ async function openCsv(file) {
     if (rows.length && !known) throw new Error(`none of its ${rows.length} decisions is about a pair of this page: another data set's?`);
     decisions.load(rows);
     keep(rows);
-    if (courier) courier.send(rows.filter((row) => pairs.byId.has(row.content_id)));
+    if (courier) send(rows);
     say(`${known} decisions read` + (known < rows.length ? `; ${rows.length - known} match no pair here and are carried along` : ""));
   } catch (error) {
     say(`${file.name}: ${error.message}`, true);

@@ -377,6 +377,21 @@ def test_what_the_server_does_not_take_is_told_and_sent_again(context, running, 
 
 
 @pytest.mark.browser
+def test_decisions_on_pairs_that_are_gone_hold_up_no_others_and_stay_in_the_browser(context, running):
+    page = opened(context, running.url)
+    until(page, "pictures.served")
+    gone = {"content_id": "f" * 32, "tile_id": "old/1", "decision": "drop", "reason": "", "time": ""}
+    page.evaluate("row => journal.add([row])", gone)
+    page.close()
+    again = opened(context, running.url)
+    until(again, "pictures.served")
+    press(again, "k")
+    until(again, "$('saved').textContent === 'saved' && !courier.flying")
+    assert len(read_decisions(running.file)) == 1
+    assert again.evaluate("new Journal(localStorage, journal.name).read().map((row) => row.tile_id)") == ["old/1"]
+
+
+@pytest.mark.browser
 def test_zoom_and_flicker_show_the_tile_of_the_store(context, running):
     page = opened(context, running.url)
     until(page, "pictures.served")
