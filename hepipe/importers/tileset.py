@@ -305,8 +305,9 @@ def _with_aliases(pairs: Sequence[Pair], spec: ImportSpec, told: Told) -> list[P
     made = []
     for pair in pairs:
         name, facts = pair.name, pair.facts
-        for one in {facts.slide_id, facts.case_id} - {None}:
-            name = re.sub(rf"(?<![A-Za-z0-9]){re.escape(str(one))}(?![A-Za-z0-9])", own[str(one)], name)
+        # The longer one first: a slide's id may hold its case's, and names must not depend on the order of a set.
+        for one in sorted({one for one in (facts.slide_id, facts.case_id) if one}, key=lambda one: (-len(one), one)):
+            name = re.sub(rf"(?<![A-Za-z0-9]){re.escape(one)}(?![A-Za-z0-9])", own[one], name)
         slide, case = (own[one] if one else None for one in (facts.slide_id, facts.case_id))
         made.append(replace(pair, name=name, facts=replace(facts, slide_id=slide, case_id=case)))
     return made

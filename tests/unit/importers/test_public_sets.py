@@ -7,8 +7,9 @@ from hepipe.errors import ConfigError
 from hepipe.importers.division import draw, whole_groups
 from hepipe.importers.kinds import open_set
 from hepipe.importers.names import alias
+from hepipe.importers.pairs import Facts, Pair
 from hepipe.importers.records import write_contact_sheet, write_names
-from hepipe.importers.tileset import Inputs
+from hepipe.importers.tileset import Inputs, Told, _with_aliases
 from hepipe.specs.imports import ImportSpec
 
 
@@ -300,3 +301,10 @@ def test_a_list_of_cases_loses_no_tile_of_a_name_in_and_outside_its_split(put, o
     assert len(tiles.pairs) == 3
     with pytest.raises(ConfigError, match="the same name in folder test and outside of it: test/a"):
         rows_of(tiles, "folder", mpp=0.5)
+
+
+def test_a_slide_whose_id_holds_its_cases_has_the_same_name_in_every_run():
+    ids = [(f"67M21006{number}-A", f"67M21006{number}") for number in range(10, 18)]
+    pairs = [Pair("train", "train", f"{slide}_3_12", None, None, Facts(slide, case)) for slide, case in ids]
+    made = _with_aliases(pairs, ImportSpec(kind="mist", path="x"), Told(""))
+    assert [pair.name for pair in made] == [f"{alias(slide)}_3_12" for slide, _ in ids]
