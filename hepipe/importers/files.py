@@ -131,19 +131,20 @@ def _files(folder: Path, root: Path, skipped: Counter[str]) -> Iterator[Path]:
         raise ConfigError(f"import: {folder.name} is a link out of the set's folder; give the folder it leads to")
     outside, odd, files = [], [], []
     for place, folders, names in os.walk(folder):
+        here = set(names)
         for name in [*folders, *names]:
             path = Path(place) / name
             if _SKIPPED.fullmatch(name):
                 skipped["hidden or zone file"] += 1
-            elif name in names and is_licence(name):
+            elif name in here and is_licence(name):
                 skipped["licence or readme"] += 1
-            elif name in names and _BESIDE.fullmatch(name):
+            elif name in here and _BESIDE.fullmatch(name):
                 skipped["text or table"] += 1
             elif path.is_symlink() and (name in folders or not path.resolve().is_relative_to(root)):
                 outside.append(str(path.relative_to(folder)))
             elif any(unicodedata.category(letter)[0] == "C" for letter in name):
                 odd.append(repr(name))
-            elif name in names and path.is_file():
+            elif name in here and path.is_file():
                 files.append(path)
         folders[:] = [name for name in folders if not _SKIPPED.fullmatch(name)]
     if outside:
