@@ -18,6 +18,8 @@ from hepipe.sheet import SCORES, Score
 LIST_BYTES = 64_000_000
 """Of a list of names or labels; the largest set has 90,000 pairs."""
 _NUMBER = re.compile(r"\d{5}")
+_ACCESSION = re.compile(r"\d{2}[A-Za-z]\d{5}|(?<![A-Za-z])[A-Za-z]{1,3}\d{2}-\d{4}|\d{8}")
+"""Narrower, for whole file names, where running numbers are common."""
 
 
 def read_scores(names: Iterable[str], pattern: str | None) -> dict[str, Score | None]:
@@ -78,6 +80,11 @@ def parsed(tiles: Iterable[Found], pattern: re.Pattern[str], *, like: str, kind:
 def looks_like_a_number(name: str) -> bool:
     """Whether an id may be a laboratory's: five digits in a row, as in 67M2100642 and not in wsi010."""
     return _NUMBER.search(name) is not None
+
+
+def holds_a_number(name: str) -> bool:
+    """Whether a file name may hold a laboratory's number, as 67M2100642_15_18 and H21-12345, and not 00000_train_1+."""
+    return _ACCESSION.search(name) is not None
 
 
 @functools.lru_cache(4_096)

@@ -13,7 +13,7 @@ from typing import Any
 from hepipe.dataset.terms import Terms
 from hepipe.errors import ConfigError
 from hepipe.importers.files import SPLITS, Found, Stain, check_sizes, licence_texts, listed, read_header, tiles_below
-from hepipe.importers.names import aliases, looks_like_a_number, read_columns, resolved
+from hepipe.importers.names import aliases, holds_a_number, looks_like_a_number, read_columns, resolved
 from hepipe.importers.pairs import NO_PARTNER, Facts, Pair, TileSet, is_passed
 from hepipe.progress import watched
 from hepipe.specs.dataset import Split
@@ -196,6 +196,7 @@ def tile_set(
             cases that does not fit.
     """
     pairs = _with_cases(pairs, inputs.cases, told)
+    _warn_of_numbers(pairs, spec, told)
     pairs = _with_aliases(pairs, spec, told)
     read = [pair for pair in pairs if not pair.problem]
     if not read:
@@ -292,6 +293,18 @@ def _with_cases(pairs: Sequence[Pair], cases: Path | None, told: Told) -> list[P
         replace(pair, facts=replace(pair.facts, case_id=found[tile])) if tile in found else pair
         for tile, pair in zip(tiles, pairs, strict=True)
     ]
+
+
+def _warn_of_numbers(pairs: Sequence[Pair], spec: ImportSpec, told: Told) -> None:
+    """What no id is known of cannot be replaced, and tile ids are made of names."""
+    if spec.alias == "never":
+        return
+    bare = [pair for pair in pairs if pair.facts.slide_id is None and pair.facts.case_id is None]
+    if count := sum(holds_a_number(pair.name) for pair in bare):
+        told.warnings.append(
+            f"{count:,} file names hold what looks like a laboratory's number, and tile ids and exports show it: "
+            "case_pattern or a list of cases says what to replace; alias: never says that they may stay"
+        )
 
 
 def _with_aliases(pairs: Sequence[Pair], spec: ImportSpec, told: Told) -> list[Pair]:

@@ -27,6 +27,18 @@ def save(path, *, side=(16, 16), seed=0, format="PNG", mode="RGB"):
     return pixels
 
 
+def test_laboratory_numbers_in_names_that_nothing_replaces_are_a_warning(put, opened, tmp_path):
+    put("train/67M2100642_15_18.jpg", "train/67M2100642_15_19.jpg", "test/00000_train_1+.jpg", side=(32, 16))
+
+    def warned(**options):
+        return [text for text in opened("aligned", mpp=0.5, **options).told["warnings"] if "laboratory" in text]
+
+    assert warned()[0].startswith("2 file names hold what looks like a laboratory's number")
+    assert "67M" not in warned()[0]
+    assert not warned(case_pattern=r"(\d+[A-Z]\d+|0+)_")
+    assert not warned(alias="never")
+
+
 @pytest.fixture
 def bci(tmp_path):
     for number, (split, name) in enumerate(
