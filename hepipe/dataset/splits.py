@@ -132,7 +132,8 @@ def assign(patients: Sequence[Patient], spec: SplitsSpec) -> Division:
     problem = _problem(ordered, names, wanted)
     found, missing_bound, bound = _solved(problem, spec.seed)
     chosen = {patient.patient_id: int(number) for patient, number in zip(ordered, found.groups, strict=True)}
-    warnings = _warnings(ordered, {name: names[number] for name, number in chosen.items()}, names, found)
+    is_least = found.value.missing <= missing_bound
+    warnings = _warnings(ordered, {name: names[number] for name, number in chosen.items()}, names, is_least=is_least)
     proof = _proof(problem, found, names, missing_bound, bound, has_dab=any(p.dab is not None for p in ordered))
     if spec.folds is None:
         used = [split for split in SPLITS if split in names]
@@ -249,7 +250,10 @@ def _proof(
     )
 
 
-def _warnings(patients: Sequence[Patient], chosen: Mapping[str, str], names: Sequence[str], found: Found) -> list[str]:
+def _warnings(
+    patients: Sequence[Patient], chosen: Mapping[str, str], names: Sequence[str], *, is_least: bool
+) -> list[str]:
+    """What could not be had; `is_least`: no division leaves fewer (score, split) pairs without a patient."""
     warnings = []
     kind = "folds" if names[0].startswith("fold") else "splits"
     for score in SCORES:
@@ -265,6 +269,8 @@ def _warnings(patients: Sequence[Patient], chosen: Mapping[str, str], names: Seq
         short = len(names) - len(holders)
         if short > 0 and len(seen) == len(holders):
             line += f". {len(seen)} of {len(names)} is the best possible: {short} more case{'s' * (short > 1)} needed"
+        elif not is_least:
+            line += f". {len(seen)} of {len(names)} is what the search found; more may be possible"
         elif any(patient.fixed for patient in holders):
             line += f". {len(seen)} of {len(names)} is the best possible beside column split of the sheet"
         else:
@@ -272,7 +278,8 @@ def _warnings(patients: Sequence[Patient], chosen: Mapping[str, str], names: Seq
         warnings.append(line)
     empty = [name for name in names if name not in {chosen[p.patient_id] for p in patients if p.tiles > 0}]
     if empty:
-        warnings.append(f"no tiles in {', '.join(empty)}: {len(patients)} patients for {len(names)} {kind}")
+        count = f"{len(patients)} patient{'s' * (len(patients) > 1)}"
+        warnings.append(f"no tiles in {', '.join(empty)}: {count} for {len(names)} {kind}")
     return warnings
 
 

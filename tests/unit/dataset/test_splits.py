@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -5,6 +6,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from hepipe.dataset.bounds import cover
 from hepipe.dataset.partition import EXACT_PATIENTS
 from hepipe.dataset.splits import SPLITS, Division, Patient, assign, split_of_fold
 from hepipe.errors import ConfigError
@@ -144,3 +146,14 @@ def test_the_answer_is_the_same_on_every_machine():
 def test_shares_that_are_no_shares_are_refused(shares):
     with pytest.raises(ValidationError, match="add up to 1"):
         SplitsSpec(shares=shares)
+
+
+def test_best_possible_is_only_said_of_what_is_shown(monkeypatch):
+    patients = [Patient(f"p{n}", 100, frozenset({SCORES[n % 4]}), "train" if n % 4 == 3 else None) for n in range(20)]
+    assert "1 of 3 is the best possible beside column split" in assign(patients, SPEC).warnings[0]
+
+    def unsure(problem):
+        return dataclasses.replace(cover(problem), bound=0)
+
+    monkeypatch.setattr("hepipe.dataset.splits.cover", unsure)
+    assert "1 of 3 is what the search found; more may be possible" in assign(patients, SPEC).warnings[0]
