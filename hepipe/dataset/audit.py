@@ -1,7 +1,8 @@
 """What two splits share that they must not: patients, slides, pixels, fields of view, near-duplicate tiles.
 
-The splits of slides that are divided here are hepipe's own: a leak stops the data set. Those that an imported set came
-with stay as they are, since its tables must be reproducible: a leak is a red flag in the card and in the report.
+The splits of slides that are divided here are hepipe's own, and so are the presets `by_slide` and `by_case` of imported
+sets: a leak stops the data set. Published splits stay as they are, since their tables must be reproducible: a leak is a
+red flag in the card and in the report.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class LeakAudit(Spec):
     n_tiles: int = Field(description="Tiles looked at.")
     n_hashed: int = Field(description="Those with a perceptual hash and enough structure for it.")
     near_bits: int
-    official: bool = Field(description="Whether the splits came with an imported set.")
+    official: bool = Field(description="Whether the splits are those that an imported set was published with.")
     counts: Mapping[Kind, int] = Field(description="Leaks by kind; every kind is named.")
     leaks: tuple[Leak, ...] = Field(description="Up to 20 of each kind.")
     alike: int = Field(0, description="Pairs with like hashes whose fine structure differs: no leak.")

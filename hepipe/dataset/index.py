@@ -16,6 +16,7 @@ from hepipe.dataset.strata import batch_warnings, by_batch, by_split
 from hepipe.dataset.terms import merged_terms, told_terms
 from hepipe.errors import ConfigError
 from hepipe.specs.dataset import SplitsSpec
+from hepipe.specs.imports import DIVIDED_HERE
 from hepipe.status import CaseStatus, review
 from hepipe.stores.provenance import Provenance
 
@@ -180,7 +181,7 @@ def _audited(
         slides={case.case_id: case.slides for case in cases if case.slides},
         sides_px0={case.case_id: case.side_px0 for case in cases},
         near_bits=spec.near_bits,
-        official=any(case.case_id == IMPORTED for case in cases),
+        official=any(case.case_id == IMPORTED and case.told.get("preset") not in DIVIDED_HERE for case in cases),
         pixels=pixels,
     )
 

@@ -54,7 +54,7 @@ def measures_of(record: CaseStains, section: Section, *, thresholds_od: Sequence
         rim,
         over_white(shade),
         over_white(overstain),
-        blur,
+        over_white(blur),
         doubling,
         functools.partial(stain_amounts, of_he=of_he, of_ihc=of_ihc, thresholds_od=thresholds_od),
     ]

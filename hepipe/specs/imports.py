@@ -37,6 +37,9 @@ PRESETS: Mapping[Kind, tuple[Preset, ...]] = {
     "aligned": ("official",),
 }
 
+DIVIDED_HERE: tuple[Preset, ...] = ("by_slide", "by_case")
+"""Presets whose splits are ours: a leak stops such a set, where a published division is flagged alone."""
+
 _ONLY: Mapping[str, tuple[Kind, ...]] = {
     "he": ("folder", "bci", "bci-clean"),
     "ihc": ("folder", "bci", "bci-clean"),
@@ -59,7 +62,7 @@ _MARKERS: Mapping[str, tuple[str, ...]] = {
 class ImportSpec(Spec):
     """A tile set made elsewhere; docs/imports.md says what each kind is."""
 
-    revision: Literal[3] = 3
+    revision: Literal[4] = 4
     kind: Kind = Field(
         description="folder: two folders, paired by name; aligned: H&E left, IHC right in one picture; else a set."
     )

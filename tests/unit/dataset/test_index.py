@@ -5,7 +5,7 @@ import pytest
 from hepipe.dataset.card import profile_warnings, read_card, write_card
 from hepipe.dataset.cases import IMPORTED, CaseTiles
 from hepipe.dataset.index import assemble
-from hepipe.errors import StoreError
+from hepipe.errors import ConfigError, StoreError
 from hepipe.specs.dataset import SplitsSpec
 from hepipe.status import OK, failed, review
 
@@ -38,9 +38,21 @@ def case(case_id, count, *, drop=(), patient=None, score="0", status=OK, transfo
     )
 
 
-def imported(*tiles):
+def imported(*tiles, preset="official"):
     keep = {row["tile_id"]: True for row in tiles}
-    return CaseTiles(IMPORTED, None, None, None, tiles, keep, OK, {}, "", alignment=dict.fromkeys(keep, "weak"))
+    return CaseTiles(
+        IMPORTED, None, None, None, tiles, keep, OK, {}, "",
+        alignment=dict.fromkeys(keep, "weak"), told={"preset": preset},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ["by_slide", "by_case"])
+def test_a_division_of_ours_that_leaks_stops_an_imported_set_and_a_published_one_is_flagged(preset):
+    tiles = [tile("train/a", "c1", split="train", pixels="same"), tile("test/b", "c2", split="test", pixels="same")]
+    _, card = assemble("set", [imported(*tiles)], SPEC)
+    assert any(warning.startswith("leak:") for warning in card.warnings)
+    with pytest.raises(ConfigError, match="splits leak"):
+        assemble("set", [imported(*tiles, preset=preset)], SPEC)
 
 
 def test_dropped_tiles_are_counted_but_not_in_the_index():

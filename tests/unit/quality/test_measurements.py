@@ -69,6 +69,12 @@ def test_blur_of_glass_is_undefined():
     assert math.isnan(blur(glass, glass, MPP)["blur_he"])
 
 
+def test_glass_of_a_slide_with_a_dim_white_is_no_tissue_for_the_sharpness():
+    glass = np.full((SIDE, SIDE, 3), 228, np.uint8)
+    assert not math.isnan(blur(glass, glass, MPP)["blur_ihc"])
+    assert math.isnan(blur(glass, glass, MPP, white_ihc=(230.0, 229.0, 228.0))["blur_ihc"])
+
+
 @pytest.mark.parametrize(
     ("color", "ink"), [("blue", (1.1, 0.62, 0.12)), ("green", (0.95, 0.3, 0.8)), ("black", (1.0, 1.0, 0.95))]
 )
