@@ -48,7 +48,7 @@ class BatchStains(Spec):
 class StainsSpec(Spec):
     """How stain vectors and DAB masks are made."""
 
-    revision: Literal[2] = 2
+    revision: Literal[3] = 3
     vectors: Literal["fixed", "macenko", "vahadane"] = Field("macenko", description="How a slide's vectors are found.")
     sample_tiles: int = Field(48, ge=4, description="Windows of tissue that a slide's vectors are estimated from.")
     white: Literal["auto", "fixed"] = Field("auto", description="auto: measured on empty glass; fixed: 255.")

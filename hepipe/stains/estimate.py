@@ -67,10 +67,16 @@ class Estimate:
 
 
 def white_point(pixels: UInt8[np.ndarray, "n 3"]) -> Vector | None:
-    """The 99th percentile of what looks like glass, per channel; None when there is hardly any."""
+    """The 99th percentile of what looks like glass, per channel; None when there is hardly any.
+
+    Pure white is what scanners fill unscanned parts with, often most of a sparse slide: it counts only where there is
+    too little other glass.
+    """
     values = pixels.astype(np.int16)
     darkest, brightest = values.min(1), values.max(1)
-    glass = pixels[(darkest >= 255 * 10**-BACKGROUND_OD) & (brightest - darkest <= 14)]
+    glass = (darkest >= 255 * 10**-BACKGROUND_OD) & (brightest - darkest <= 14)
+    scanned = pixels[glass & (darkest < 255)]
+    glass = scanned if len(scanned) >= MIN_BACKGROUND_PX else pixels[glass]
     if len(glass) < MIN_BACKGROUND_PX:
         return None
     red, green, blue = np.percentile(glass, 99, axis=0)

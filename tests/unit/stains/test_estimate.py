@@ -68,6 +68,12 @@ def test_white_is_the_99th_percentile_of_grey_bright_pixels():
     assert white_point(pink) is None
 
 
+def test_what_fills_unscanned_parts_is_no_glass_where_there_is_other():
+    fill, glass = np.full((5000, 3), 255, np.uint8), np.full((600, 3), 240, np.uint8)
+    assert white_point(np.concatenate([fill, glass])) == pytest.approx((240, 240, 240))
+    assert white_point(np.concatenate([fill, glass[:100]])) == pytest.approx((255, 255, 255))
+
+
 @pytest.mark.parametrize(
     ("found", "text"),
     [
