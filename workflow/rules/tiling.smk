@@ -57,6 +57,7 @@ rule import_tiles:
         stains=section("stains"),
         store=section("store"),
         learned=learned_option,
+        stamp=import_stamp,
     shell:
         "hepipe import {params.kind} {input.folder:q} --out results/{wildcards.dataset} --spec {params.spec:q}"
         " {params.lists} --stains-spec {params.stains:q} --store {params.store:q} {params.learned}"
