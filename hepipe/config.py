@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from hepipe.errors import ConfigError
 from hepipe.sheet import SCORES, CaseRow, Score, read_sheet
 from hepipe.specs.base import Spec, merged
-from hepipe.specs.dataset import Split, SplitsSpec
+from hepipe.specs.dataset import CurationSpec, Split, SplitsSpec
 from hepipe.specs.imports import ImportSpec
 from hepipe.specs.quality import QualitySpec
 from hepipe.specs.registration import RegistrationSpec
@@ -39,6 +40,7 @@ class Sections(Spec):
     tiling: TilingSpec = TilingSpec()
     store: StoreSpec = StoreSpec()
     quality: QualitySpec = QualitySpec()
+    curation: CurationSpec = CurationSpec()
     splits: SplitsSpec = SplitsSpec()
 
 
@@ -51,6 +53,11 @@ class DatasetSpec(Spec):
     )
     synth: SynthSpec | None = None
     import_: ImportSpec | None = Field(None, alias="import")
+    transforms: str | None = Field(
+        None,
+        description="Folder of a data set, relative to `data`, whose stored transforms are taken: nothing is "
+        "registered, and section `registration` counts for nothing.",
+    )
     note: str = Field("", description="Said in the report, such as a nominal resolution.")
     sections: Sections
 
@@ -58,6 +65,8 @@ class DatasetSpec(Spec):
     def _one_source(self) -> DatasetSpec:
         if sum(source is not None for source in (self.sheet, self.synth, self.import_)) != 1:
             raise ValueError("give exactly one of sheet, synth, import")
+        if self.import_ is not None and self.transforms is not None:
+            raise ValueError("transforms goes with a sheet or synth: the tiles of an import are registered already")
         if self.import_ is not None and not self.import_.path:
             raise ValueError("import.path is missing: the folder of the tile set")
         return self
@@ -84,7 +93,27 @@ class Config(Spec):
             for dataset in [run.dataset, *(run.test_on or {}), *self.evaluation.test_on]:
                 if dataset not in self.datasets:
                     raise ValueError(f"runs.{name}: no data set {dataset!r}; there are {', '.join(self.datasets)}")
+            if (problem := self._fold_problem(name, run)) is not None:
+                raise ValueError(f"runs.{name}.{problem}")
         return self
+
+    def _fold_problem(self, name: str, run: RunSpec) -> str | None:
+        data = self.datasets[run.dataset]
+        if run.fold is not None:
+            count = data.sections.splits.folds
+            if data.import_ is not None:
+                return f"fold: {run.dataset} is imported and keeps the splits it came with; leave fold out"
+            if count is None or run.fold >= count:
+                has = "no folds: set its splits.folds" if count is None else f"folds 0 to {count - 1}"
+                return f"fold: {run.fold}, but data set {run.dataset} has {has}"
+        for part, other in run.parts.items():
+            of_part = self.runs.get(other)
+            if of_part is not None and of_part.dataset == run.dataset and of_part.fold != run.fold:
+                return (
+                    f"parts.{part}: run {other} has fold {of_part.fold}, this one {run.fold}: it has trained on tiles "
+                    "that this one is tested on; give both the same fold"
+                )
+        return None
 
     def targets(self, run: str) -> dict[str, Split]:
         """Data set to split that a run is evaluated on."""
@@ -93,6 +122,7 @@ class Config(Spec):
 
 
 _SECTIONS = tuple(Sections.model_fields)
+_CALIBRATION_BYTES = 1_000_000
 
 
 def load_config(raw: Mapping[str, Any]) -> Config:
@@ -104,7 +134,7 @@ def load_config(raw: Mapping[str, Any]) -> Config:
         ConfigError: Every problem with the path of its key.
     """
     top = dict(raw)
-    shared = {name: _mapping(top.pop(name, {}), name) for name in _SECTIONS}
+    shared = {name: _calibrated(_mapping(top.pop(name, {}), name), name) for name in _SECTIONS}
     training = _mapping(top.pop("training", {}), "training")
     # On their own first: within each data set and run the same mistake would be told once for each, under its name.
     problems = _mistakes(Sections, shared)
@@ -116,12 +146,18 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     datasets = {}
     for name, entry in _mapping(top.get("datasets", {}), "datasets").items():
         own = dict(_mapping(entry, f"datasets.{name}"))
-        sections = {key: merged(shared[key], own.pop(key, {})) for key in _SECTIONS}
+        sections = {
+            key: merged(shared[key], _calibrated(own.pop(key, {}), f"datasets.{name}.{key}")) for key in _SECTIONS
+        }
         datasets[name] = {**own, "sections": sections}
     runs = {}
     for name, entry in _mapping(top.get("runs", {}), "runs").items():
         own = dict(_mapping(entry, f"runs.{name}"))
         runs[name] = {**own, "training": merged(training, own.pop("training", {}))}
+    try:
+        runs = _each_fold(runs, datasets)
+    except ConfigError as error:
+        problems.append(str(error))
     try:
         config = Config.model_validate({**top, "datasets": datasets, "runs": runs})
     except ValidationError as error:
@@ -129,6 +165,31 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     if problems:
         raise ConfigError("config:\n  " + "\n  ".join(problems))
     return config
+
+
+def _each_fold(runs: Mapping[str, Any], datasets: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs with `fold: all` as one run a fold; parts that are such runs too are those of the same fold."""
+    folds: dict[str, int] = {}
+    for name, run in runs.items():
+        if run.get("fold") == "all":
+            sections = datasets.get(run.get("dataset"), {}).get("sections", {})
+            count = sections.get("splits", {}).get("folds")
+            if not isinstance(count, int):
+                raise ConfigError(
+                    f"runs.{name}.fold: all, but data set {run.get('dataset')} has no folds; set its splits.folds"
+                )
+            folds[name] = count
+    made: dict[str, Any] = {}
+    for name, run in runs.items():
+        for fold in range(folds[name]) if name in folds else (None,):
+            parts = run.get("parts", {})
+            if fold is not None and isinstance(parts, Mapping):
+                parts = {part: f"{other}-f{fold}" if other in folds else other for part, other in parts.items()}
+            own = name if fold is None else f"{name}-f{fold}"
+            if own in made or (fold is not None and own in runs):
+                raise ConfigError(f"runs.{own}: stands in the config and is made by fold: all of {name}; rename one")
+            made[own] = run if fold is None else {**run, "fold": fold, **({"parts": parts} if parts else {})}
+    return made
 
 
 def case_rows(config: Config, dataset: str) -> list[CaseRow]:
@@ -154,6 +215,40 @@ def case_rows(config: Config, dataset: str) -> list[CaseRow]:
     ]
 
 
+def decision_files(config: Config, dataset: str) -> list[Path]:
+    """The CSV files of people's decisions on a data set, relative to where the workflow runs, as slide sheets are.
+
+    Raises:
+        ConfigError: One is not there: without it the data set would be another one.
+    """
+    paths = [Path(name) for name in config.datasets[dataset].sections.curation.decisions]
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(
+                f"datasets.{dataset}.curation.decisions: no file {path}; make it with `hepipe curate`, or take it out "
+                "of the list"
+            )
+    return paths
+
+
+def transforms_folder(config: Config, dataset: str) -> Path | None:
+    """The folder whose stored transforms a data set takes; None where it registers its pairs.
+
+    Raises:
+        ConfigError: It holds none.
+    """
+    spec = config.datasets[dataset]
+    if spec.transforms is None:
+        return None
+    folder = Path(config.data) / spec.transforms
+    if not (folder / "registered").is_dir():
+        raise ConfigError(
+            f"datasets.{dataset}.transforms: {folder} has no folder `registered` with transforms; give the folder of "
+            "a data set, such as results/cohort, or what `hepipe dataset pack` made of it"
+        )
+    return folder
+
+
 def pseudonym(secret: str, name: str, prefix: str) -> str:
     """A keyed hash in place of an id; the sheet's own id cannot be found without the secret."""
     return prefix + hmac.new(secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:10]
@@ -175,6 +270,39 @@ def synth_rows(spec: SynthSpec, folder: Path) -> Iterator[CaseRow]:
             landmarks=str(folder / case_id / "landmarks.csv"),
             batch=f"b{number % 3 + 1}",
         )
+
+
+def _calibrated(section: Any, path: str) -> Any:
+    """The section with `dab_calibration`, a file of `hepipe stains calibrate`, replaced by the thresholds in it.
+
+    So no path enters an artefact, and another calibration runs again what depends on it.
+    """
+    if not isinstance(section, Mapping) or "dab_calibration" not in section or not path.endswith("stains"):
+        return section
+    rest = dict(section)
+    name = rest.pop("dab_calibration")
+    key = f"config:\n  {path}.dab_calibration"
+    if "dab_thresholds_od" in rest:
+        raise ConfigError(f"{key}: dab_thresholds_od is given too; keep one of the two")
+    if not isinstance(name, str):
+        raise ConfigError(f"{key}: the name of a file expected, found {type(name).__name__}")
+    try:
+        with Path(name).open("rb") as file:
+            text = file.read(_CALIBRATION_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: {name} cannot be read: {error.strerror}; `hepipe stains calibrate` makes it"
+        ) from None
+    try:
+        found = json.loads(text) if len(text) <= _CALIBRATION_BYTES else None
+    except ValueError:
+        found = None
+    thresholds = found.get("thresholds_od") if isinstance(found, Mapping) else None
+    if thresholds is None:
+        raise ConfigError(
+            f"{key}: {name} is no calibration: no thresholds_od in it; run `hepipe stains calibrate` again"
+        )
+    return {**rest, "dab_thresholds_od": thresholds}
 
 
 def _mapping(value: Any, path: str) -> Mapping[str, Any]:

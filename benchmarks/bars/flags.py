@@ -159,7 +159,7 @@ def grade_tiles(case: Case, transform: Path, work: Path, tiling: TilingSpec) -> 
     for words in (
         ("check", "--row", json.dumps(row), "--checked", work / "checked.json", "--private", work / "row.json"),
         ("tissue", *pair, *tissue),
-        ("stains", *pair, *tissue, *stains),
+        ("stains", "estimate", *pair, *tissue, *stains),
         ("tile", *pair, *tissue, *stains, *tiles, "--index", index, "--spec", tiling.model_dump_json()),
         ("grade", "--index", index, "--verdict", verdict),
     ):

@@ -178,7 +178,7 @@ def write(he: Path, ihc: Path, work: Path) -> tuple[Path, dict[str, list[Path]]]
                 files[name].append(file)
             writer.add(he=pair[0], ihc=pair[1])
             row = dict.fromkeys(INDEX.names, "") | dict.fromkeys(("x_px0", "y_px0", "canvas_x_px0", "canvas_y_px0"), 0)
-            row |= {"tile_id": f"{number:04d}", "row_in_store": number, "mpp": 0.5, "tissue_frac": 1.0}
+            row |= {"fold": None, "tile_id": f"{number:04d}", "row_in_store": number, "mpp": 0.5, "tissue_frac": 1.0}
             rows.append(row | {"measurements": {}, "store": "tiles/c.zarr", "split": "train", "place": "inside"})
         writer.finish()
     write_table(rows, root / "index.parquet", INDEX, Provenance(artefact="index", subject="loading"))

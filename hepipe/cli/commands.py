@@ -13,11 +13,17 @@ MODULES = (
     "registration",
     "warp",
     "review",
+    "stains",
     "tiles",
+    "imports",
+    "curate",
     "store",
+    "export",
     "learn",
     "cohort",
+    "dataset",
     "results",
+    "splits",
     "doctor",
 )
 

@@ -46,18 +46,21 @@ def train(
 ) -> None:
     """Train one run; goes on from its last resume file. Under torchrun every process takes its share of a batch."""
     from hepipe.dataset.card import read_card
+    from hepipe.dataset.folds import check_fold
     from hepipe.models.resolved import read_resolved
     from hepipe.training.train import train_run
 
-    run = read_resolved(config)
+    run, made = read_resolved(config), read_card(card)
+    check_fold(index, run.fold)
     with _torch(run.training.threads, run.training.device):
         train_run(
             run,
             index,
-            fingerprint=read_card(card).fingerprint,
+            fingerprint=made.fingerprint,
             part_folders=_folders(part),
             model=model,
             history=history,
+            terms=made.terms,
         )
 
 
@@ -73,11 +76,21 @@ def predict(
     """Stain the H&E tiles of one split virtually."""
     from typing import cast, get_args
 
+    from hepipe.dataset.folds import check_fold
+    from hepipe.dataset.normalize import told_normalization
     from hepipe.dataset.tiles import SplitTiles
     from hepipe.errors import ConfigError
     from hepipe.inference.tiles import crop_of, predict_split
     from hepipe.models.catalog import find_entry
-    from hepipe.models.finished import build_method, device_of, file_sha256, load_parts, load_state, read_state
+    from hepipe.models.finished import (
+        build_method,
+        device_of,
+        file_sha256,
+        load_parts,
+        load_state,
+        read_finished_provenance,
+        read_state,
+    )
     from hepipe.models.resolved import read_resolved
     from hepipe.specs.dataset import Split
     from hepipe.specs.training import EvaluationSpec
@@ -86,8 +99,11 @@ def predict(
     if split not in get_args(Split):
         raise ConfigError(f"--split {split}: {', '.join(get_args(Split))} expected")
     run = read_resolved(config)
+    check_fold(index, run.fold, dataset=run.dataset)
     evaluation = EvaluationSpec.model_validate_json(spec)
-    tiles = SplitTiles(index, cast(Split, split), mpp=run.training.mpp)
+    told = read_finished_provenance(model).told
+    normalization = told_normalization(told, run.training.normalize, what=model.name)
+    tiles = SplitTiles(index, cast(Split, split), mpp=run.training.mpp, normalization=normalization)
     entry = find_entry(run.model, where=f"runs.{run.name}.model")
     crop_px = crop_of(entry, run.preset, side_px=tiles.side_px, wanted_px=evaluation.tile_px) if tiles.rows else 0
     if not tiles.rows:
@@ -105,6 +121,8 @@ def predict(
                 subject=run.name,
                 spec={"crop_px": crop_px, "batch_size": evaluation.batch_size, "mpp": tiles.mpp, "split": split},
                 inputs={"model": file_sha256(model), "config": run.digest},
+                # As the model was told: its colours, and the terms of all that it was trained on.
+                told={name: told[name] for name in ("normalization", "terms") if name in told},
             ),
             crop_px=crop_px,
             batch_size=evaluation.batch_size,

@@ -17,6 +17,7 @@ from hepipe.status import OK, CaseStatus, failed
 
 if TYPE_CHECKING:
     from hepipe.slides.reader import Slide
+    from hepipe.specs.registration import RegistrationSpec
     from hepipe.stores.cases import CheckedCase, SlideFacts
 
 
@@ -41,6 +42,10 @@ def register_case(
     pieces: Annotated[
         str, typer.Option(help="A word on pieces of tissue, such as 'ihc3=control he2=missing'; without --checked.")
     ] = "",
+    stored: Annotated[
+        Path | None,
+        typer.Option("--from", help="Folder of a data set whose stored transform is taken in place of a new one."),
+    ] = None,
     spec: SpecJson = "{}",
 ) -> None:
     """Bring the IHC slide onto the H&E slide."""
@@ -58,6 +63,11 @@ def register_case(
     if checked is not None and pieces:
         raise ConfigError("--pieces goes without --checked, which holds the sheet's cell")
     case = None if checked is None else read_checked(checked)
+    if stored is not None:
+        if case is None:
+            raise ConfigError("--from goes with --checked, which says whose slides these are")
+        _take_stored(stored, case, transform, settings)
+        return
     subject = "case" if case is None else case.case_id
     status = OK if case is None else case.provenance.status
     result = Registration(None, None, status)
@@ -99,6 +109,38 @@ def register_case(
         typer.echo(line)
 
 
+def _take_stored(folder: Path, case: CheckedCase, transform: Path, settings: RegistrationSpec) -> None:
+    """Write the registration that travelled with a data set; one that is not of these slides fails the case."""
+    from hepipe.registration.stored import stored_transform
+    from hepipe.stores.arrays import Registered, write_registered
+    from hepipe.stores.provenance import Provenance
+
+    made = Provenance(
+        artefact="registered", subject=case.case_id, spec=settings.model_dump(mode="json"), inputs=_digests(case)
+    )
+    status = case.provenance.status
+    found = Registered(made, None, None, {})
+    if not status.failed:
+        try:
+            found = stored_transform(folder, case)
+            status = status.then(found.provenance.status)
+        except RegistrationError as error:
+            status = failed("registration", error.reason)
+    write_registered(
+        transform,
+        found.provenance.model_copy(update={"status": status}),
+        ihc_from_he=found.ihc_from_he,
+        he_from_ihc=found.he_from_ihc,
+        summary=found.summary,
+        proposed=found.proposed,
+        evidence=found.evidence,
+    )
+    for line in _told(case.case_id, status, {}):
+        typer.echo(line)
+    if not status.failed:
+        typer.echo(f"  the stored transform {found.digest[:16]} is taken, nothing was registered")
+
+
 def find_tissue(
     he: SlidePath,
     ihc: SlidePath,
@@ -133,7 +175,11 @@ def find_tissue(
                 outlined = None
                 if regions is not None:
                     outlined = read_regions(
-                        regions, slide_id=fixed.slide_id, size_px0=fixed.size_px0, names=settings.region_names
+                        regions,
+                        slide_id=fixed.slide_id,
+                        size_px0=fixed.size_px0,
+                        names=settings.region_names,
+                        mpp=fixed.mpp,
                     )
                     inputs["regions"] = outlined.sha256
                 numbered = stored_pieces(registered)

@@ -55,11 +55,15 @@ def score(
         networks=at_hand,
     )
     made_of = {"virtual": digest(pairs.predicted_with.model_dump(mode="json")), **at_hand.hashes}
+    colours = run.training.normalize.ihc
+    told = (
+        {} if colours == "none" else {"compared": f"drawn in IHC colours normalised by {colours}, with IHC as stored"}
+    )
     provenance = Provenance(
-        artefact="scores", subject=run.name, spec=evaluation.model_dump(mode="json"), inputs=made_of
+        artefact="scores", subject=run.name, spec=evaluation.model_dump(mode="json"), inputs=made_of, told=told
     )
     write_table(rows, scores, SCORES, provenance)
-    for reason in at_hand.missing.values():
+    for reason in [*at_hand.missing.values(), *(f"run {run.name}: {note}" for note in told.values())]:
         typer.echo(reason, err=True)
     typer.echo(f"{run.name} on {dataset}/{split}: {len(pairs)} tiles measured", err=True)
 

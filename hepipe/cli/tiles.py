@@ -1,11 +1,10 @@
-"""Commands from stains to the index: stains, tile, grade, import, assemble."""
+"""Commands from tiles to the index: tile, grade, assemble."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,73 +13,22 @@ from hepipe.cli.options import InPath, OutPath, SpecJson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-
     from hepipe.slides.reader import Slide
-    from hepipe.specs.registration import Section
-    from hepipe.specs.stains import StainsSpec
     from hepipe.specs.tiling import StoreSpec, TilingSpec
-    from hepipe.status import CaseStatus
-    from hepipe.stores.arrays import Registered, TissueMasks
-    from hepipe.stores.cases import CaseStains, CheckedCase, SlideStains
-    from hepipe.tiling.cut import DabMask, Measure
     from hepipe.tiling.grid import Cell
     from hepipe.tiling.passing import Passed
 
 # The file of a failed case may be missing, so these may not exist.
 SlidePath = Annotated[Path, typer.Option(help="The slide file.")]
 StoreJson = Annotated[str, typer.Option("--store", help="Config section `store` as JSON; {} for its defaults.")]
+LearnedJson = Annotated[str, typer.Option("--learned", help="Config section `quality.learned` as JSON; empty: none.")]
 Workers = Annotated[int, typer.Option(min=1, help="Threads; the result is the same for any number.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (stains, tile, grade, assemble):
+    for command in (tile, grade, assemble):
         app.command()(command)
-    app.command("import")(import_set)
-
-
-def stains(
-    he: SlidePath,
-    ihc: SlidePath,
-    checked: InPath,
-    transform: InPath,
-    tissue: InPath,
-    stains: OutPath,
-    spec: SpecJson = "{}",
-) -> None:
-    """Find the stain vectors and white points of both slides from windows of their tissue."""
-    from hepipe.cli.pairs import open_pair
-    from hepipe.errors import SlideError
-    from hepipe.specs.stains import StainsSpec
-    from hepipe.status import failed
-    from hepipe.stores.arrays import read_registered, read_tissue
-    from hepipe.stores.cases import CaseStains, read_checked, write_stains
-    from hepipe.stores.provenance import Provenance
-
-    case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
-    wanted = StainsSpec.model_validate_json(spec)
-    status = _status(case, registered, masks)
-    found: dict[str, SlideStains] = {}
-    if not status.failed:
-        try:
-            with open_pair(he, ihc, case) as (he_slide, ihc_slide):
-                found = {
-                    "he": _slide_stains(he_slide, registered, masks, wanted),
-                    "ihc": _slide_stains(ihc_slide, registered, masks, wanted),
-                }
-        except SlideError as error:
-            status = failed("stains", error.reason)
-    provenance = Provenance(
-        artefact="stains",
-        subject=case.case_id,
-        spec=wanted.model_dump(mode="json"),
-        inputs=_inputs(case, registered),
-        status=status,
-    )
-    record = CaseStains(case_id=case.case_id, he=found.get("he"), ihc=found.get("ihc"), provenance=provenance)
-    write_stains(stains, record)
-    _say_stains(record)
 
 
 def tile(
@@ -94,11 +42,14 @@ def tile(
     index: OutPath,
     spec: SpecJson = "{}",
     store_spec: StoreJson = "{}",
+    learned: LearnedJson = "",
     workers: Workers = 1,
 ) -> None:
     """Cut one registered pair into tiles, measured and hashed in one pass."""
+    from hepipe.cli.measuring import case_inputs, case_measures, case_status, network_inputs, open_network
     from hepipe.cli.pairs import open_pair
     from hepipe.errors import SlideError
+    from hepipe.slides.open import decoder_of
     from hepipe.specs.tiling import StoreSpec, TilingSpec
     from hepipe.status import failed
     from hepipe.stores.arrays import read_registered, read_tissue, whole, write_group
@@ -113,12 +64,17 @@ def tile(
     case, registered, masks = read_checked(checked), read_registered(transform), read_tissue(tissue)
     record = read_stains(stains)
     tiling, storing = TilingSpec.model_validate_json(spec), StoreSpec.model_validate_json(store_spec)
+    network = open_network(learned, tile_px=tiling.tile_px, mpp=tiling.mpp)
     provenance = Provenance(
         artefact="tiles",
         subject=case.case_id,
         spec=tiling.model_dump(mode="json"),
-        inputs={**_inputs(case, registered), "stains": digest(record.model_dump(mode="json"))},
-        status=_status(case, registered, masks).then(record.provenance.status),
+        inputs={
+            **case_inputs(case, registered),
+            "stains": digest(record.model_dump(mode="json")),
+            **network_inputs(network),
+        },
+        status=case_status(case, registered, masks).then(record.provenance.status),
     )
     if not provenance.status.failed:
         try:
@@ -136,14 +92,15 @@ def tile(
                         "lower tiling.min_tissue_frac or tile_px",
                     )
                 assert registered.ihc_from_he is not None
-                measures, dab_mask = _measures(record, case.section)
+                measures, dab_mask = case_measures(record, case.section, network)
                 trust = registered.evidence.get("trust")
                 untrusted = None
                 if trust is not None:
                     grid_um = registered.ihc_from_he.grid_um
                     untrusted = untrusted_fracs(cells, trust, masks, grid_um=grid_um, he_mpp=he_slide.mpp)
                 passed, told = _as_scanned(he_slide, cells, tiling, storing)
-                provenance = provenance.model_copy(update={"told": {**kept.told, **told}})
+                decoders = {"he": decoder_of(he_slide), "ihc": decoder_of(ihc_slide)}
+                provenance = provenance.model_copy(update={"told": {**kept.told, **told, "decoders": decoders}})
                 with TileWriter(
                     tiles,
                     provenance,
@@ -210,101 +167,52 @@ def grade(index: InPath, verdict: OutPath, spec: SpecJson = "{}") -> None:
     typer.echo(f"{made.subject}: {kept} of {len(verdicts)} tiles kept{'; ' + status.reason if status.reason else ''}")
 
 
-def import_set(
-    path: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of the set.")],
-    tiles: OutPath,
-    index: OutPath,
-    stains: OutPath,
-    spec: SpecJson,
-    stains_spec: SpecJson = "{}",
-    store_spec: StoreJson = "{}",
-    workers: Workers = 1,
-) -> None:
-    """Bring in a set of paired tiles made elsewhere, measured as our own."""
-    from hepipe.dataset.cases import IMPORTED
-    from hepipe.importers.aligned import open_aligned
-    from hepipe.importers.folder import open_folders
-    from hepipe.importers.pairs import import_tiles, sample_pixels
-    from hepipe.specs.imports import ImportSpec
-    from hepipe.specs.stains import StainsSpec
-    from hepipe.specs.tiling import StoreSpec
-    from hepipe.stores.cases import CaseStains, write_stains
-    from hepipe.stores.provenance import Provenance, digest
-    from hepipe.stores.tables import TILES, write_table
-    from hepipe.stores.tiles import TileWriter
-    from hepipe.tiling.cut import ARRAYS
-
-    wanted = ImportSpec.model_validate_json(spec)
-    staining, storing = StainsSpec.model_validate_json(stains_spec), StoreSpec.model_validate_json(store_spec)
-    found = open_folders(path, wanted) if wanted.kind == "folder" else open_aligned(path, wanted)
-    if found.dropped:
-        typer.echo(f"{len(found.dropped)} tiles without a partner are left out: {', '.join(found.dropped)}")
-    he, ihc = sample_pixels(found, staining.sample_tiles)
-    record = CaseStains(
-        case_id=IMPORTED,
-        he=_estimated(he, he, "he", staining),
-        ihc=_estimated(ihc, ihc, "ihc", staining),
-        provenance=Provenance(artefact="stains", subject=IMPORTED, spec=staining.model_dump(mode="json")),
-    )
-    provenance = Provenance(
-        artefact="tiles",
-        subject=IMPORTED,
-        spec=wanted.model_dump(mode="json", exclude={"path"}),
-        inputs={"stains": digest(record.model_dump(mode="json"))},
-    )
-    measures, dab_mask = _measures(record, wanted.section)
-    with TileWriter(
-        tiles,
-        provenance,
-        mpp=wanted.mpp,
-        tile_px=found.tile_px,
-        arrays=ARRAYS,
-        spec=storing,
-        key=digest(sorted([pair.tile_id, *pair.stamp] for pair in found.pairs)),
-    ) as store:
-        rows = import_tiles(found, wanted, measures=measures, dab_mask=dab_mask, store=store, workers=workers)
-        # The table first: a store in its place is not gone on with.
-        write_table(rows, index, TILES, provenance)
-        store.finish()
-    write_stains(stains, record)
-    _say_stains(record)
-    typer.echo(f"{len(rows)} tiles of {found.tile_px} px imported")
-
-
 def assemble(
     folder: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Results folder of the data set.")],
     cases: Annotated[str, typer.Option(help="Case ids with commas between, or `imported`.")],
     index: OutPath,
     card: OutPath,
     spec: SpecJson = "{}",
+    decisions: Annotated[list[Path] | None, typer.Option(help="Decisions of `hepipe curate`, a CSV a reader.")] = None,
+    curation: Annotated[str, typer.Option(help="Config section `curation` as JSON; {} for its defaults.")] = "{}",
+    curated: Annotated[Path | None, typer.Option(help="CSV of every decision and what became of it.")] = None,
+    funnel: Annotated[Path | None, typer.Option(help="JSON of what each step and filter drops.")] = None,
 ) -> None:
-    """Divide the patients, write the index of kept tiles and the card with its fingerprint."""
+    """Follow people's decisions, divide the patients, write the index of kept tiles and the card with fingerprint."""
+    from hepipe.cli.funnel import with_funnel
+    from hepipe.cli.splits import say_splits, tile_reader
     from hepipe.dataset.card import write_card
     from hepipe.dataset.cases import read_case
+    from hepipe.dataset.curation import curate, effects_text
+    from hepipe.dataset.decisions import read_decisions, write_text
     from hepipe.dataset.index import assemble as assemble_cases
-    from hepipe.specs.dataset import SplitsSpec
+    from hepipe.quality.funnel import write_funnel
+    from hepipe.specs.dataset import CurationSpec, SplitsSpec
     from hepipe.stores.tables import INDEX, write_table
 
     ids = [name for name in (part.strip() for part in cases.split(",")) if name]
-    rows, made = assemble_cases(
-        folder.name, [read_case(folder, name) for name in ids], SplitsSpec.model_validate_json(spec)
-    )
+    files = [read_decisions(path) for path in decisions or ()]
+    parts, done = curate([read_case(folder, name) for name in ids], files, CurationSpec.model_validate_json(curation))
+    splits = SplitsSpec.model_validate_json(spec)
+    rows, made = assemble_cases(folder.name, parts, splits, curated=done, pixels=tile_reader(folder))
+    counted, made = with_funnel(folder, parts, done, rows, made)
     write_table(rows, index, INDEX, made.provenance)
     write_card(card, made)
+    if funnel is not None:
+        write_funnel(funnel, counted)
+    if curated is not None:
+        write_text(curated, effects_text(done.applied))
+    if made.curation is not None:
+        told = made.curation
+        typer.echo(f"curation: {told.n_decisions} decisions, {told.n_dropped} tiles dropped by them")
     for split, part in made.splits.items():
         scores = ", ".join(f"{score}: {count}" for score, count in part.by_score.items())
         outside = f" and {part.outside} from beside the tumour" if part.outside else ""
         typer.echo(f"{split}: {part.tiles} tiles{outside} of {part.patients} patients ({scores})")
+    say_splits(made)
     for warning in made.warnings:
-        typer.echo(f"warning: {warning}")
-
-
-def _status(case: CheckedCase, registered: Registered, masks: TissueMasks) -> CaseStatus:
-    from hepipe.status import OK, failed
-
-    no_size = "nobody says what a px measures; fill mpp_he and mpp_ihc in its row of the slide sheet with µm per px"
-    own = failed("tiling", no_size) if case.mpp_unknown else OK
-    return case.provenance.status.then(registered.provenance.status).then(masks.provenance.status).then(own)
+        if not warning.startswith("leak: "):
+            typer.echo(f"warning: {warning}")
 
 
 def _as_scanned(
@@ -319,82 +227,3 @@ def _as_scanned(
     if isinstance(way, str):
         return None, {"passthrough": way}
     return way, {"passthrough": "the H&E tiles are as they were scanned"}
-
-
-def _inputs(case: CheckedCase, registered: Registered) -> dict[str, str]:
-    slides = {"he": case.he, "ihc": case.ihc}
-    inputs = {name: facts.content_sha256 for name, facts in slides.items() if facts is not None}
-    return {**inputs, "transform": registered.digest} if registered.digest else inputs
-
-
-def _slide_stains(slide: Slide, registered: Registered, masks: TissueMasks, spec: StainsSpec) -> SlideStains:
-    from hepipe.tiling.sample import overview_pixels, tissue_pixels
-
-    transform = registered.ihc_from_he
-    assert transform is not None
-    is_he = slide.slide_id.endswith("-he")
-    tissue = tissue_pixels(
-        slide,
-        masks,
-        count=spec.sample_tiles,
-        fixed_mpp=transform.fixed_mpp,
-        moved=None if is_he else transform,
-    )
-    return _estimated(tissue, overview_pixels(slide), "he" if is_he else "ihc", spec)
-
-
-def _estimated(tissue: np.ndarray, whole: np.ndarray, stain: Literal["he", "ihc"], spec: StainsSpec) -> SlideStains:
-    import dataclasses
-
-    from hepipe.stains.estimate import estimate, white_point
-    from hepipe.stores.cases import SlideStains
-
-    white = white_point(whole) if spec.white == "auto" else None
-    return SlideStains.model_validate(dataclasses.asdict(estimate(tissue, stain=stain, spec=spec, white=white)))
-
-
-def _measures(record: CaseStains, section: Section) -> tuple[list[Measure], DabMask]:
-    """Every measurement of a tile of this kind of section, and the DAB mask, with the stains of the case bound in."""
-    from hepipe.quality.blur import blur
-    from hepipe.quality.crease import crease
-    from hepipe.quality.doubling import doubling
-    from hepipe.quality.loss import loss
-    from hepipe.quality.misalignment import misalignment, same_section_misalignment
-    from hepipe.quality.pen import pen
-    from hepipe.quality.rim import rim
-    from hepipe.quality.shade import shade
-    from hepipe.quality.stain import stain_amounts
-    from hepipe.specs.stains import StainsSpec
-    from hepipe.stains.dab import dab_mask
-    from hepipe.stains.deconvolution import Separator
-    from hepipe.stains.matrices import stain_matrix
-
-    assert record.he is not None
-    assert record.ihc is not None
-    spec = StainsSpec.model_validate(record.provenance.spec)
-    of_he = Separator(stain_matrix(record.he.first, record.he.second), record.he.white)
-    of_ihc = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white)
-    blue_of_he, blue_of_ihc = (
-        Separator(stain_matrix(one.first, one.second), one.white, stains=(0,)) for one in (record.he, record.ihc)
-    )
-    of_dab = Separator(stain_matrix(record.ihc.first, record.ihc.second), record.ihc.white, stains=(1,))
-
-    def mask(ihc: np.ndarray, mpp: float) -> np.ndarray:
-        return dab_mask(of_dab(ihc)[0], mpp=mpp, spec=spec)
-
-    amounts = functools.partial(stain_amounts, of_he=of_he, of_ihc=of_ihc)
-    lost = functools.partial(loss, white_he=of_he.white, white_ihc=of_ihc.white)
-    shaded = functools.partial(shade, white_he=of_he.white, white_ihc=of_ihc.white)
-    off: Measure = misalignment
-    if section == "restained":
-        off = functools.partial(same_section_misalignment, of_he=blue_of_he, of_ihc=blue_of_ihc)
-    return [lost, pen, crease, rim, shaded, blur, doubling, off, amounts], mask
-
-
-def _say_stains(record: CaseStains) -> None:
-    for name, slide in (("H&E", record.he), ("IHC", record.ihc)):
-        if slide is None:
-            typer.echo(f"{record.case_id}: failed at {record.provenance.status.stage}")
-            return
-        notes = "".join(f"; {note}" for note in slide.notes)
-        typer.echo(f"{record.case_id} {name}: {slide.method} vectors {slide.first}, {slide.second}{notes}")

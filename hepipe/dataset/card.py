@@ -9,7 +9,13 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from hepipe.dataset.audit import LeakAudit
 from hepipe.dataset.cases import INSIDE, CaseTiles
+from hepipe.dataset.curation import CardCuration
+from hepipe.dataset.fingerprint import Fingerprint
+from hepipe.dataset.splits import SplitProof, recommendation
+from hepipe.dataset.strata import Stratum
+from hepipe.dataset.terms import Terms
 from hepipe.errors import StoreError
 from hepipe.sheet import SCORES, Score
 from hepipe.specs.base import Spec
@@ -51,11 +57,23 @@ class DatasetCard(Spec):
 
     name: str
     fingerprint: str
+    made_of: Fingerprint | None = Field(None, description="What the fingerprint is of, part by part and by case.")
     n_tiles: int
     n_kept: int
     n_outside: int = Field(0, description="Further rows of the index, from beside the tumour regions.")
     cases: tuple[CardCase, ...]
     splits: Mapping[Split, CardSplit]
+    strata: tuple[Stratum, ...] = Field((), description="Kept tiles by score and split, or fold.")
+    batches: tuple[Stratum, ...] = Field((), description="By score and staining batch; empty without batches.")
+    proof: SplitProof | None = Field(None, description="How good the division is; None where none was made here.")
+    leaks: LeakAudit | None = Field(None, description="What splits share; None in a card of an earlier version.")
+    curation: CardCuration | None = Field(None, description="None where no person has decided anything.")
+    imported: Mapping[str, Any] | None = Field(
+        None, description="What an import said: counts found and expected, how it is divided, how files are kept."
+    )
+    terms: tuple[Terms, ...] = Field(
+        (), description="Of the imported sets; whatever is made of the tiles inherits all."
+    )
     warnings: tuple[str, ...]
     provenance: Provenance
 
@@ -115,6 +133,13 @@ def imported_cases(imported: CaseTiles) -> list[CardCase]:
             )
         )
     return described
+
+
+def advice_of(card: DatasetCard) -> str | None:
+    """Advice to take folds, where patients are divided here and are few."""
+    if card.proof is None:
+        return None
+    return recommendation(sum(case.split is not None for case in card.cases), card.provenance.spec.get("folds"))
 
 
 def profile_warnings(icc: Mapping[str, Mapping[str, str | None]]) -> list[str]:

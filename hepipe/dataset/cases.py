@@ -13,6 +13,7 @@ from hepipe.specs.dataset import Split
 from hepipe.status import CaseStatus
 from hepipe.stores.arrays import Registered, open_group, read_registered
 from hepipe.stores.cases import read_checked, read_stains
+from hepipe.stores.provenance import Provenance, digest
 from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table
 
 IMPORTED = "imported"
@@ -39,7 +40,14 @@ class CaseTiles:
         transform: Digest of the registration.
         held: The pair's registration is in review and no person has accepted it: its tiles stay out of the index.
         icc: Stain to the SHA-256 of its slide's colour profile, None for a slide that carries none.
-        readers: Stain to who decodes its slide.
+        readers: Stain to who decodes its slide, and why not directly.
+        slides: Stain to the content digest of its slide.
+        decoded: Stain to who decodes its slide, and into which colours.
+        decoders: Stain to the library that decoded its tiles, with version.
+        stains: Digest of the stain vectors and white points.
+        versions: Stage to the version of hepipe that it ran with.
+        side_px0: Side of its tiles, px of level 0 of the H&E; 0 where unknown.
+        told: What an import said of its set: counts, division, warnings, terms; empty for a case of slides.
     """
 
     case_id: str
@@ -55,6 +63,13 @@ class CaseTiles:
     alignment: Mapping[str, str] = field(default_factory=dict)
     icc: Mapping[str, str | None] = field(default_factory=dict)
     readers: Mapping[str, str] = field(default_factory=dict)
+    slides: Mapping[str, str] = field(default_factory=dict)
+    decoded: Mapping[str, str] = field(default_factory=dict)
+    decoders: Mapping[str, str] = field(default_factory=dict)
+    stains: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    side_px0: float = 0.0
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_case(folder: Path, case_id: str) -> CaseTiles:
@@ -72,14 +87,31 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
     if {row["tile_id"] for row in tiles} != keep.keys():
         raise StoreError(f"{verdict_path}: verdicts on other tiles than {tiles_path.name} has; run grade_case again")
     of_tiles, of_verdict = read_provenance(tiles_path), read_provenance(verdict_path)
-    of_stains = read_stains(folder / "stains" / f"{case_id}.json").provenance
-    specs = {made.artefact: made.spec for made in (of_stains, of_tiles, of_verdict)}
+    record = read_stains(folder / "stains" / f"{case_id}.json")
+    stages = [record.provenance, of_tiles, of_verdict]
+    vectors = digest([None if one is None else one.model_dump(mode="json") for one in (record.he, record.ihc)])
     if case_id == IMPORTED:
-        return CaseTiles(case_id, None, None, None, tiles, keep, of_verdict.status, specs, "", alignment=alignment)
+        return CaseTiles(
+            case_id,
+            None,
+            None,
+            None,
+            tiles,
+            keep,
+            of_verdict.status,
+            _specs(stages),
+            "",
+            alignment=alignment,
+            decoders=dict(of_tiles.told.get("decoders", {})),
+            stains=vectors,
+            versions=_versions(stages),
+            side_px0=float(of_tiles.told.get("side_px0", 0)),
+            told=of_tiles.told,
+        )
     checked = read_checked(folder / "checked" / f"{case_id}.json")
     registered = read_registered(folder / "registered" / f"{case_id}.zarr")
     _, of_tissue = open_group(folder / "tissue" / f"{case_id}.zarr", "tissue")
-    specs |= {made.artefact: made.spec for made in (registered.provenance, of_tissue)}
+    stages += [checked.provenance, registered.provenance, of_tissue]
     slides = {stain: facts for stain, facts in (("he", checked.he), ("ihc", checked.ihc)) if facts}
     return CaseTiles(
         case_id,
@@ -89,13 +121,31 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
         tiles,
         keep,
         of_verdict.status,
-        specs,
+        _specs(stages),
         registered.digest,
         held=checked.accepted != "yes" and _in_review(registered),
         alignment=alignment,
         icc={stain: facts.icc_sha256 for stain, facts in slides.items()},
         readers={stain: facts.decoded_by for stain, facts in slides.items()},
+        slides={stain: facts.content_sha256 for stain, facts in slides.items()},
+        decoders=dict(of_tiles.told.get("decoders", {})),
+        decoded={stain: f"{facts.reader}, {facts.color}" for stain, facts in slides.items()},
+        stains=vectors,
+        versions=_versions(stages),
+        side_px0=_side_px0(of_tiles.spec, checked.he.mpp) if checked.he else 0.0,
     )
+
+
+def _side_px0(tiling: Mapping[str, Any], mpp: float) -> float:
+    return float(tiling.get("tile_px", 0) * tiling.get("mpp", 0) / mpp)
+
+
+def _specs(stages: Sequence[Provenance]) -> dict[str, Any]:
+    return {made.artefact: made.spec for made in stages}
+
+
+def _versions(stages: Sequence[Provenance]) -> dict[str, str]:
+    return {made.artefact: made.version for made in stages}
 
 
 def _in_review(registered: Registered) -> bool:

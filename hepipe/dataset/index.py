@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hepipe.dataset.audit import LeakAudit, Pixels, audit, refuse
 from hepipe.dataset.card import DatasetCard, card_case, card_split, imported_cases, profile_warnings
 from hepipe.dataset.cases import IMPORTED, INSIDE, CaseTiles
-from hepipe.dataset.fingerprint import fingerprint
+from hepipe.dataset.curation import Curated
+from hepipe.dataset.fingerprint import fingerprint, mixed_versions
 from hepipe.dataset.splits import SPLITS, Patient, assign
-from hepipe.sheet import Score
+from hepipe.dataset.strata import batch_warnings, by_batch, by_split
+from hepipe.dataset.terms import merged_terms, told_terms
+from hepipe.errors import ConfigError
 from hepipe.specs.dataset import SplitsSpec
+from hepipe.specs.imports import DIVIDED_HERE
 from hepipe.status import CaseStatus, review
-from hepipe.stores.provenance import Provenance, digest
+from hepipe.stores.provenance import Provenance
 
 
-def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[list[dict[str, Any]], DatasetCard]:
+def assemble(
+    name: str,
+    cases: Sequence[CaseTiles],
+    spec: SplitsSpec,
+    *,
+    curated: Curated | None = None,
+    pixels: Pixels | None = None,
+) -> tuple[list[dict[str, Any]], DatasetCard]:
     """The rows of the index (kept tiles by tile id) and the card.
 
     Patients are divided by `spec`; an imported set keeps the splits it came with. Tiles of a pair in review are left
     out until a person accepts it; a warning counts them.
+
+    Args:
+        name: Of the data set.
+        cases: With what people decided in their `keep`, as `curate` gives them.
+        spec: How patients are divided.
+        curated: What those decisions did; told in the card, and part of the fingerprint.
+        pixels: Reads the H&E tile of a row, to look at near-duplicates; None goes by their hashes alone.
+
+    Raises:
+        ConfigError: Fixed splits that contradict each other, or splits of our own that leak.
     """
+    curated = curated or Curated()
     passed = {case.case_id: [tile for tile in case.tiles if case.keep[tile["tile_id"]]] for case in cases}
     held = {case.case_id: len(passed[case.case_id]) for case in cases if case.held}
     kept = {case.case_id: [] if case.held else passed[case.case_id] for case in cases}
     used = {case_id: [tile for tile in tiles if tile["place"] == INSIDE] for case_id, tiles in kept.items()}
     patients = _patients([case for case in cases if case.case_id != IMPORTED], used)
-    chosen, warnings = assign(patients, spec)
+    division = assign(patients, spec)
+    chosen, warnings = division.splits, list(division.warnings)
     rows = []
     for case in cases:
         # Without a tile to train or test on a patient has no split, and tiles from beside the tumour none to lie in.
@@ -37,6 +62,7 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
                     **tile,
                     "store": f"tiles/{case.case_id}.zarr",
                     "split": split,
+                    "fold": None if case.case_id == IMPORTED else division.folds.get(str(case.patient_id)),
                     "alignment": case.alignment[tile["tile_id"]],
                     "he_reader": case.readers.get("he"),
                     "ihc_reader": case.readers.get("ihc"),
@@ -48,47 +74,79 @@ def assemble(name: str, cases: Sequence[CaseTiles], spec: SplitsSpec) -> tuple[l
         for case in cases
         if case.case_id != IMPORTED
     ]
+    imported: dict[str, Any] | None = None
     for case in cases:
         if case.case_id == IMPORTED:
             described += imported_cases(case)
             warnings += _import_warnings(case)
+            imported = {key: value for key, value in case.told.items() if key not in ("terms", "warnings")}
+    warnings += curated.warnings
     warnings += _held_back(held)
-    warnings += _pixels_shared(rows)
+    leaks = _audited(rows, cases, spec, pixels)
+    refuse(leaks, near_duplicates=spec.near_duplicates)
+    strata = by_split(rows, division.proof.wanted if division.proof is not None else ())
+    batches = by_batch(rows)
+    warnings += [f"leak: {line}" for line in leaks.lines()]
+    warnings += leaks.notes
+    warnings += batch_warnings(batches)
     warnings += profile_warnings({case.case_id: case.icc for case in cases if used[case.case_id]})
-    specs = {**_specs_used(cases), "splits": spec.model_dump(mode="json")}
-    transforms = {case.case_id: case.transform for case in cases if kept[case.case_id] and case.transform}
+    told = curated.card
+    made = fingerprint(
+        rows,
+        cases,
+        splits=spec.model_dump(mode="json"),
+        curation={} if told is None else told.model_dump(mode="json", include={"rule", "keep_overrides", "digest"}),
+    )
+    warnings += mixed_versions(made)
     card = DatasetCard(
         name=name,
-        fingerprint=fingerprint(rows, specs=specs, transforms=transforms),
+        fingerprint=made.digest,
+        made_of=made,
         n_tiles=sum(len(case.tiles) for case in cases),
         n_kept=sum(row["place"] == INSIDE for row in rows),
         n_outside=sum(row["place"] != INSIDE for row in rows),
         cases=tuple(sorted(described, key=lambda case: case.case_id)),
         splits={split: card_split([row for row in rows if row["split"] == split]) for split in SPLITS},
+        strata=strata,
+        batches=batches,
+        proof=division.proof,
+        leaks=leaks,
+        curation=curated.card,
+        imported=imported,
+        terms=merged_terms(*(told_terms(case.told) for case in cases)),
         warnings=tuple(warnings if rows else ["no tile is kept in any case", *warnings]),
         provenance=Provenance(
-            artefact="dataset", subject=name, spec=spec.model_dump(mode="json"), status=_status(cases)
+            artefact="dataset",
+            subject=name,
+            spec=spec.model_dump(mode="json"),
+            inputs={} if curated.card is None else {"curation": curated.card.digest},
+            status=_status(cases),
         ),
     )
     return rows, card
 
 
-def _patients(cases: Sequence[CaseTiles], kept: Mapping[str, Sequence[object]]) -> list[Patient]:
+def _patients(cases: Sequence[CaseTiles], kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Patient]:
     """Patients with at least one kept tile; the others need no split."""
-    found: dict[str, Patient] = {}
+    found: dict[str, list[CaseTiles]] = {}
     for case in cases:
-        if not kept[case.case_id]:
-            continue
-        own = frozenset[Score]() if case.her2_score is None else frozenset({case.her2_score})
-        patient_id = str(case.patient_id)
-        before = found.get(patient_id, Patient(patient_id, 0, frozenset(), None))
-        found[patient_id] = Patient(
-            patient_id,
-            before.tiles + len(kept[case.case_id]),
-            before.scores | own,
-            before.fixed or case.fixed,
-        )
-    return list(found.values())
+        if kept[case.case_id]:
+            found.setdefault(str(case.patient_id), []).append(case)
+    patients = []
+    for patient_id, own in found.items():
+        tiles = [tile for case in own for tile in kept[case.case_id]]
+        dab = [tile.get("measurements", {}).get("dab_frac") for tile in tiles]
+        known = [value for value in dab if value is not None and math.isfinite(value)]
+        fixed = sorted({case.fixed for case in own if case.fixed is not None})
+        if len(fixed) > 1:
+            raise ConfigError(
+                f"patient {patient_id} is fixed to {' and to '.join(fixed)} by column split of the sheet; one patient "
+                "is in one split: give all its rows the same word, or none"
+            )
+        scores = frozenset(case.her2_score for case in own if case.her2_score is not None)
+        mean = math.fsum(known) / len(known) if known else None
+        patients.append(Patient(patient_id, len(tiles), scores, fixed[0] if fixed else None, mean))
+    return patients
 
 
 def _held_back(held: Mapping[str, int]) -> list[str]:
@@ -101,10 +159,10 @@ def _held_back(held: Mapping[str, int]) -> list[str]:
 
 
 def _import_warnings(imported: CaseTiles) -> list[str]:
-    warnings = []
+    warnings = list(imported.told.get("warnings", ()))
     unknown = sum(tile["case_id"] is None for tile in imported.tiles)
     if unknown:
-        warnings.append(f"cases unknown for {unknown} imported tiles: no interval over cases, no new split")
+        warnings.append(f"cases unknown for {unknown} imported tiles: interval not computed, no new split")
     splits: dict[str, set[str]] = {}
     for tile in imported.tiles:
         if tile["case_id"] is not None:
@@ -115,26 +173,17 @@ def _import_warnings(imported: CaseTiles) -> list[str]:
     return warnings
 
 
-def _pixels_shared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Tiles of two splits with the same H&E pixels: a leak, whatever the ids say."""
-    first: dict[str, Mapping[str, Any]] = {}
-    warnings = []
-    for row in rows:
-        other = first.setdefault(row["he_sha256"], row)
-        if other["split"] != row["split"]:
-            warnings.append(
-                f"tile {row['tile_id']} ({row['split']}) has the pixels of {other['tile_id']} ({other['split']})"
-            )
-    return warnings[:20]
-
-
-def _specs_used(cases: Sequence[CaseTiles]) -> dict[str, Any]:
-    """Each stage's distinct settings; several only when cases were made with different ones."""
-    used: dict[str, dict[str, Any]] = {}
-    for case in cases:
-        for stage, section in case.specs.items():
-            used.setdefault(stage, {})[digest(section)] = section
-    return {stage: [found[key] for key in sorted(found)] for stage, found in sorted(used.items())}
+def _audited(
+    rows: Sequence[Mapping[str, Any]], cases: Sequence[CaseTiles], spec: SplitsSpec, pixels: Pixels | None
+) -> LeakAudit:
+    return audit(
+        rows,
+        slides={case.case_id: case.slides for case in cases if case.slides},
+        sides_px0={case.case_id: case.side_px0 for case in cases},
+        near_bits=spec.near_bits,
+        official=any(case.case_id == IMPORTED and case.told.get("preset") not in DIVIDED_HERE for case in cases),
+        pixels=pixels,
+    )
 
 
 def _status(cases: Sequence[CaseTiles]) -> CaseStatus:

@@ -125,8 +125,11 @@ class TileBatches(IterableDataset[Batch]):
 
     def _identity(self) -> dict[str, Any]:
         sampler = self.sampler
+        seen: list[Any] = [sampler.tiles.split, sampler.tiles.mpp, [row.tile_id for row in sampler.tiles.rows]]
+        if sampler.tiles.normalization is not None:
+            seen.append(sampler.tiles.normalization.model_dump(mode="json"))
         return {
-            "tiles": digest([sampler.tiles.split, sampler.tiles.mpp, [row.tile_id for row in sampler.tiles.rows]]),
+            "tiles": digest(seen),
             "batch_size": sampler.batch_size,
             "crop_px": sampler.crop_px,
             "flips": sampler.flips,

@@ -188,7 +188,7 @@ def _estimated(
     white: Vector | None = None
     white_from: WhiteFrom = "fixed"
     if spec.white == "auto":
-        if record is not None and record.white != WHITE:
+        if record is not None and record.white != WHITE and record.white_from == "slide":
             white, white_from = record.white, "slide"
         elif (own := white_point(pixels)) is not None:
             white, white_from = own, "tiles"
@@ -198,6 +198,7 @@ def _estimated(
             first=found.first,
             second=found.second,
             white=found.white,
+            white_from=found.white_from,
             method=found.method,
             notes=found.notes,
             n_pixels=found.n_pixels,
@@ -208,8 +209,19 @@ def _estimated(
 
 
 def _prior(cases: Sequence[CaseEstimate]) -> PriorStains | None:
-    own = [case.stains for case in cases if case.stains.method != "fixed"]
-    whites = [case.stains.white for case in cases if case.white_from != "fixed"]
+    return median_stains(
+        [case.stains for case in cases], [case.stains.white for case in cases if case.white_from != "fixed"]
+    )
+
+
+def median_stains(slides: Sequence[SlideStains], whites: Sequence[Vector]) -> PriorStains | None:
+    """The geometric median of the slides' own vectors and of the white points; None where no slide has its own.
+
+    Args:
+        slides: Those that took given or fixed vectors do not count.
+        whites: Measured ones.
+    """
+    own = [stains for stains in slides if stains.method not in ("fixed", "batch")]
     if not own:
         return None
     first, second = (_median_vector([getattr(stains, name) for stains in own]) for name in ("first", "second"))

@@ -22,10 +22,13 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from hepipe.dataset.batch import Batch
+from hepipe.dataset.normalize import MOST_PX, MOST_TILES, STAINS, Normalization
 from hepipe.errors import StoreError
 from hepipe.parallel import in_order
 from hepipe.sheet import SCORES
 from hepipe.specs.dataset import Split
+from hepipe.stains.estimate import Stain, pooled
+from hepipe.stains.normalize import LabStatistics, StainStatistics, colour_statistics, normalized
 from hepipe.stores.tables import INDEX, read_table, store_beside
 from hepipe.stores.tiles import TileStore
 
@@ -81,9 +84,10 @@ class Row:
     number: int
     marker: str
     her2_score: str | None
+    case_id: str | None = None
 
 
-_COLUMNS = ("tile_id", "store", "row_in_store", "marker", "her2_score", "split", "place")
+_COLUMNS = ("tile_id", "store", "row_in_store", "marker", "her2_score", "case_id", "split", "place")
 
 
 class SplitTiles:
@@ -100,6 +104,7 @@ class SplitTiles:
         mpp: float | None = None,
         cache_mb: int = 0,
         place: Literal["inside", "outside"] = "inside",
+        normalization: Normalization | None = None,
     ) -> None:
         """Open the stores of a split.
 
@@ -110,6 +115,9 @@ class SplitTiles:
             mpp: µm per px of the view; None as stored.
             cache_mb: Decoded tiles kept in memory, MB. The first ones stay: epochs come in random order, so that no
                 other choice is read more often.
+            normalization: Colours that the view is brought to, from those of the tile's case in this split, or of the
+                tile itself where its case is unknown. Masks and what is stored stay as they are. Tiles without enough
+                tissue to tell their colours too.
 
         Raises:
             StoreError: A finer view than stored, or tiles of different sizes.
@@ -118,7 +126,14 @@ class SplitTiles:
         rows = [row for row in rows if (row["split"], row["place"]) == (split, place)]
         self.split: Split = split
         self.rows = [
-            Row(row["tile_id"], row["store"], row["row_in_store"], row["marker"], row["her2_score"])
+            Row(
+                row["tile_id"],
+                row["store"],
+                row["row_in_store"],
+                row["marker"],
+                row["her2_score"],
+                row["case_id"],
+            )
             for row in sorted(rows, key=lambda row: row["tile_id"])
         ]
         self._index = index
@@ -135,6 +150,23 @@ class SplitTiles:
             raise StoreError(f"{index}: tiles are stored at {self.stored_mpp} µm/px; a view at {mpp} would be finer")
         self.mpp = self.stored_mpp if mpp is None else mpp
         self.side_px = round(self.stored_px * self.stored_mpp / self.mpp) if self.rows else 0
+        self.normalization = normalization
+        self._colours = self._found_colours()
+
+    @property
+    def cases(self) -> list[str | None]:
+        """Cases of the split, those that are known first; None for all tiles of unknown ones."""
+        return sorted({row.case_id for row in self.rows}, key=lambda case: (case is None, case))
+
+    def case_pixels(self, name: Stain, case_id: str | None) -> UInt8[np.ndarray, "n 3"]:
+        """Pixels of a case as the run sees them but for colours: of tiles and places spread evenly, the same always."""
+        own = [row for row in self.rows if row.case_id == case_id]
+        own = [own[number] for number in np.linspace(0, len(own) - 1, min(MOST_TILES, len(own))).round().astype(int)]
+        step = 1
+        while step < self.side_px and len(own) * (-(-self.side_px // step)) ** 2 > MOST_PX:
+            step += 1
+        read = (viewed(self._stores[row.store].read(name, row.number), self.side_px) for row in own)
+        return pooled([tile[::step, ::step] for tile in read])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -154,12 +186,15 @@ class SplitTiles:
         row = self.rows[place]
         store = self._stores[row.store]
         shrinks, rest = divmod(self.stored_px, self.side_px)
-        if crop is not None and not rest and self._room < self.side_px * self.side_px * 3:
+        # The colours of a tile of no known case are those of the whole tile.
+        whole = self._target(name) is not None and row.case_id is None
+        if crop is not None and not rest and not whole and self._room < self.side_px * self.side_px * 3:
             stored = crop.scaled(shrinks)
             out = np.empty((stored.side_px, stored.side_px, 3), np.uint8)
             store.read_crop(name, row.number, top=stored.y, left=stored.x, out=out)
-            return viewed(out, crop.side_px)
-        tile = self._kept((name, place), viewed(store.read(name, row.number), self.side_px))
+            return self._normalized(name, row, viewed(out, crop.side_px))
+        read = viewed(store.read(name, row.number), self.side_px)
+        tile = self._kept((name, place), self._normalized(name, row, read))
         return tile if crop is None else crop.of(tile)
 
     def mask(self, name: str, place: int) -> Bool[np.ndarray, "h w"]:
@@ -188,6 +223,29 @@ class SplitTiles:
                 f"tile {row.tile_id}: no HER2 score, which this model's preset needs; fill her2_score of its case"
             )
         return SCORES.index(row.her2_score)
+
+    def _target(self, name: str) -> LabStatistics | StainStatistics | None:
+        return None if self.normalization is None else self.normalization.of(name)
+
+    def _found_colours(self) -> dict[tuple[str, str], LabStatistics | StainStatistics | None]:
+        """The colours of each known case of each stain that is normalised."""
+        return {
+            (stain, case): colour_statistics(self.case_pixels(stain, case), target.method, stain)
+            for stain in STAINS
+            if (target := self._target(stain)) is not None
+            for case in self.cases
+            if case is not None
+        }
+
+    def _normalized(self, name: str, row: Row, picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        target = self._target(name)
+        if target is None:
+            return picture
+        if row.case_id is not None:
+            own = self._colours[name, row.case_id]
+        else:
+            own = colour_statistics(picture.reshape(-1, 3), target.method, "he" if name == "he" else "ihc")
+        return picture if own is None else normalized(picture, source=own, target=target)
 
     def _opened(self) -> dict[str, TileStore]:
         return {name: TileStore(store_beside(self._index, name)) for name in sorted({row.store for row in self.rows})}

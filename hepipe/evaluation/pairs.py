@@ -27,7 +27,7 @@ class TilePair:
         case_id: Case; None where an imported set does not say.
         patient_id: Patient, the independent unit; None where unknown.
         her2_score: Of the slide.
-        he: What the model saw.
+        he: The H&E as stored; the model may have seen it in normalised colours.
         real: The registered real IHC.
         fake: What the model drew.
         mpp: µm per px of all three.

@@ -1,1 +1,1 @@
-"""Datasets and predictions in the layouts of other tools."""
+"""Data sets in the layouts that other tools read."""

@@ -1,45 +1,27 @@
-"""Tile sets of side-by-side pictures: H&E left, IHC right."""
+"""Tile sets of side-by-side pictures: H&E left, IHC right, as pix2pix and its kin take them."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
 from hepipe.errors import ConfigError
-from hepipe.importers.files import check_sizes, read_picture, read_size, stamp, tiles_below
-from hepipe.importers.pairs import Pair, TileSet
+from hepipe.importers.files import licence_texts, tiles_below
+from hepipe.importers.folder import TERMS, facts_by_pattern
+from hepipe.importers.pairs import TileSet
+from hepipe.importers.tileset import Inputs, Told, pairs_of, tile_set
 from hepipe.specs.imports import ImportSpec
 
 
-def open_aligned(root: Path, spec: ImportSpec) -> TileSet:
+def open_aligned(root: Path, spec: ImportSpec, inputs: Inputs | None = None) -> TileSet:
     """The pairs of a folder of pictures twice as wide as high, in folders train, val, test or in none.
 
     Raises:
         ConfigError: No files, or one that is no RGB picture of the common size.
     """
-    found = tiles_below(root)
+    told = Told(TERMS, texts=licence_texts(root))
+    found = tiles_below(root, skipped=told.skipped)
     if not found:
         raise ConfigError(f"import: no files in {root}")
-    width, height = check_sizes({tile.path: read_size(tile.path) for tile in found}, square=False)
-    if width != 2 * height:
-        raise ConfigError(f"import: {width} x {height} px; two square tiles side by side expected")
-    pairs = [
-        Pair(
-            split=tile.split or spec.split,
-            name=tile.name,
-            file_name=tile.path.name,
-            read=partial(_halves, tile.path),
-            stamp=stamp(tile.path),
-        )
-        for tile in found
-    ]
-    return TileSet(tuple(pairs), height, ())
-
-
-def _halves(path: Path) -> tuple[UInt8[np.ndarray, "h h 3"], UInt8[np.ndarray, "h h 3"]]:
-    picture = read_picture(path)
-    middle = picture.shape[1] // 2
-    return np.ascontiguousarray(picture[:, :middle]), np.ascontiguousarray(picture[:, middle:])
+    facts = facts_by_pattern(found, spec)
+    both = [(tile, tile) for tile in found]
+    return tile_set(pairs_of(both, [], spec, facts.__getitem__), spec, inputs or Inputs(), told)

@@ -1,8 +1,9 @@
 """Agreement of the DAB stain between a virtual and a real IHC tile, without weights.
 
 All of it goes by optical density (base 10, white 255) unmixed with the fixed vectors of haematoxylin and DAB, the same
-for both pictures: a slide's own vectors would hide that a model draws DAB in another colour. Densities are not linear
-in antigen, and absolute thresholds do not carry over between laboratories.
+for both pictures: a slide's own vectors would hide that a model draws DAB in another colour. DAB does not obey Beer and
+Lambert: its density is an index that is not linear in antigen, so shares of area lead, and absolute thresholds do not
+carry over between laboratories.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def tissue_of_tile(tile: UInt8[np.ndarray, "h w 3"]) -> Mask:
 
 
 def integrated_od(dab: Density, mask: Mask | None = None) -> float:
-    """Sum of DAB density, of all px or of those in the mask."""
+    """Sum of the DAB index, of all px or of those in the mask."""
     return float(dab.sum() if mask is None else dab[mask].sum())
 
 

@@ -36,6 +36,7 @@ class ResolvedRun(Spec):
     model: str
     preset: str
     dataset: str
+    fold: int | None = Field(None, description="Fold of the data set that is its test.")
     seed: int
     config: Mapping[str, Any] = Field(description="The model's complete hyperparameters.")
     parts: Mapping[str, ResolvedPart]
@@ -50,6 +51,8 @@ class ResolvedRun(Spec):
         shaping = self.model_dump(mode="json", exclude={"provenance": True, "name": True})
         for harmless in ("workers", "cache_mb", "tensorboard"):
             del shaping["training"][harmless]
+        if self.fold is None:
+            del shaping["fold"]
         return digest(shaping)
 
 
@@ -82,6 +85,7 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
         model=run.model,
         preset=run.preset,
         dataset=run.dataset,
+        fold=run.fold,
         seed=run.seed,
         config=config.model_dump(mode="json"),
         parts=parts,

@@ -7,13 +7,14 @@ A step edge blurred by a Gaussian of width s has gradient energy proportional to
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from hepipe.quality.pixels import low_pass, tissue_mask, total_od
+from hepipe.stains.deconvolution import WHITE
 
 REBLUR_UM = 1.0
 DENOISE_PX = 0.7
@@ -21,14 +22,29 @@ BLOCKS = 4
 """The tile is looked at in 4 x 4 blocks, since a blurred corner would vanish in the energy of a sharp rest."""
 
 
-def blur(he: UInt8[np.ndarray, "h w 3"], ihc: UInt8[np.ndarray, "h w 3"], mpp: float) -> Mapping[str, float]:
-    """`blur_he`, `blur_ihc`: width of the blurriest blocks, µm; higher is worse, nan without tissue."""
-    return {"blur_he": edge_width_um(he, mpp), "blur_ihc": edge_width_um(ihc, mpp)}
+def blur(
+    he: UInt8[np.ndarray, "h w 3"],
+    ihc: UInt8[np.ndarray, "h w 3"],
+    mpp: float,
+    *,
+    white_he: Sequence[float] = WHITE,
+    white_ihc: Sequence[float] = WHITE,
+) -> Mapping[str, float]:
+    """`blur_he`, `blur_ihc`: width of the blurriest blocks, µm; higher is worse, nan without tissue.
+
+    Args:
+        he: H&E tile.
+        ihc: IHC tile.
+        mpp: Of both.
+        white_he: White point of the H&E slide: on one of 230 glass would count as tissue, and glass has no edges.
+        white_ihc: White point of the IHC slide.
+    """
+    return {"blur_he": edge_width_um(he, mpp, white_he), "blur_ihc": edge_width_um(ihc, mpp, white_ihc)}
 
 
-def edge_width_um(rgb: UInt8[np.ndarray, "h w 3"], mpp: float) -> float:
+def edge_width_um(rgb: UInt8[np.ndarray, "h w 3"], mpp: float, white: Sequence[float] = WHITE) -> float:
     """The second largest width among the blocks that are at least half tissue (the largest when there is one)."""
-    od = total_od(rgb)
+    od = total_od(rgb, white)
     tissue = tissue_mask(od, mpp)
     reblur_px = max(1.0, REBLUR_UM / mpp)
     once = low_pass(od, DENOISE_PX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from hepipe.tissue.clean import clean
 from hepipe.tissue.find import find_tissue
 from hepipe.tissue.otsu import strips
 from hepipe.tissue.pieces import group_pieces, nearest_piece
-from hepipe.tissue.regions import OUT, REGIONS, Regions, paint
+from hepipe.tissue.regions import OUT, REGIONS, Regions, likely_slip, paint
 
 MAX_UNKNOWN_PX = 4096
 """Longer side of the picture that tissue is found on where no px has a known size: a slide of 33 mm at 8 µm per px."""
@@ -47,13 +48,11 @@ class CommonTissue:
 
     def unusable(self) -> str:
         """Why no tile can be had, and what to do; empty when tiles can."""
-        drawn = [row for row in self.summary.get("regions", {}).get("classes", ()) if row["region"] not in OUT]
-        area, held = (sum(row[key] for row in drawn) for key in ("area_mm2", "tissue_mm2"))
-        if drawn and held <= LEAST_DRAWN_FRAC * area:
-            return (
-                f"regions: {held:.3g} mm² of common tissue in {area:.3g} mm² outlined: "
-                "another slide's file, or not px of level 0"
-            )
+        drawn = self.summary.get("regions", {}).get("classes", ())
+        if _misses(drawn):
+            area, held = _outlined(drawn)
+            meant = self.summary["regions"].get("meant") or "another slide's file, or not px of level 0"
+            return f"regions: {held:.3g} mm² of common tissue in {area:.3g} mm² outlined: {meant}"
         if self.masks["tissue"].any():
             return ""
         taken = " beside the regions control and exclude" if "regions" in self.masks else ""
@@ -116,6 +115,10 @@ def common_tissue(
     if regions is not None:
         drawn = paint(regions, shape=(shared.shape[0], shared.shape[1]), px_from_px0=he.mpp / mpp, slide_id=he.slide_id)
         told = {"regions": _described(regions, drawn, shared, mpp)}
+        if _misses(told["regions"]["classes"]):
+            told["regions"]["meant"] = likely_slip(
+                regions, shared, px_from_px0=he.mpp / mpp, size_px0=he.size_px0, mpp=he.mpp
+            )
         shared &= ~_is_one(drawn, [REGIONS.index(region) + 1 for region in OUT])
     # The intersection leaves slivers where the two outlines differ.
     tissue = clean(shared, mpp=mpp, close_um=0.0, min_hole_um2=0.0, min_piece_um2=spec.min_piece_um2)
@@ -132,6 +135,18 @@ def common_tissue(
     }
     masks = {"he": he_mask, "ihc": ihc_mask, "tissue": tissue, "pieces_he": pieces_he, "pieces_ihc": pieces_ihc}
     return CommonTissue(masks if drawn is None else {**masks, "regions": drawn}, mpp, summary)
+
+
+def _outlined(classes: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Area of what tiles may come from, and of the tissue in it, mm²."""
+    drawn = [row for row in classes if row["region"] not in OUT]
+    return sum((row["area_mm2"] for row in drawn), 0.0), sum((row["tissue_mm2"] for row in drawn), 0.0)
+
+
+def _misses(classes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether outlines were drawn on something else than this tissue."""
+    area, held = _outlined(classes)
+    return any(row["region"] not in OUT for row in classes) and held <= LEAST_DRAWN_FRAC * area
 
 
 def stored_pieces(registered: Registered) -> tuple[Pieces, float] | None:

@@ -12,6 +12,9 @@ from jaxtyping import Bool, UInt8
 from hepipe.report.html import Html, safe
 
 WIDTH, HEIGHT = 460, 230
+BARS_WIDTH = 900
+BAR_COLORS = ("s0", "s1", "s2", "s3", "s4", "s6", "s7")
+"""Without the grey one, which the rest has."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 24, 34
 SERIES = 8
 """Colours that the style sheet has; further series repeat them with a dash."""
@@ -55,6 +58,45 @@ def scatter(points: Mapping[str, Points], *, x_label: str, y_label: str, with_id
             if math.isfinite(x) and math.isfinite(y)
         ]
     return Html(_svg("".join(parts), f"{y_label} against {x_label}") + _legend(list(points)))
+
+
+def stacked_bars(bars: Mapping[str, Mapping[str, int]], *, kept: str) -> Html:
+    """A bar for each name, as long as every other, divided by the shares of its parts; how many they are beside it.
+
+    Args:
+        bars: Name to part to count; every bar has the same parts in the same order, `kept` the last and before it the
+            rest that has no colour of its own.
+        kept: The part that is drawn faint.
+    """
+    if not bars:
+        return Html("")
+    names = list(next(iter(bars.values())))
+    shades = {name: BAR_COLORS[place % len(BAR_COLORS)] for place, name in enumerate(names)}
+    shades |= {names[-2]: "other", kept: "kept"}
+    # About 6.2 px a letter of this font.
+    left, top, step = 12 + round(6.2 * max(map(len, bars))), 6, 17
+    right, width = 60, BARS_WIDTH
+    parts = []
+    for place, (title, counts) in enumerate(bars.items()):
+        y = top + step * place
+        whole = sum(counts.values())
+        parts.append(f'<text x="{left - 6}" y="{y + 10}" text-anchor="end">{safe(title)}</text>')
+        x = float(left)
+        for name, count in counts.items():
+            if count:
+                wide = count / whole * (width - left - right)
+                told = safe(f"{title}: {name} {count} of {whole}")
+                parts.append(
+                    f'<rect class="{shades[name]}" x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{step - 5}">'
+                    f"<title>{told}</title></rect>"
+                )
+                x += wide
+        parts.append(f'<text x="{width - right + 6}" y="{y + 10}">{whole}</text>')
+    height = 2 * top + step * len(bars)
+    head = f'<svg class="bars" viewBox="0 0 {width} {height}" role="img" aria-label="parts of each bar">'
+    used = [name for name in names if any(counts[name] for counts in bars.values())]
+    entries = "".join(f'<span><i class="{shades[name]}"></i>{safe(name)}</span>' for name in used)
+    return Html(f'{head}{"".join(parts)}</svg><div class="legend">{entries}</div>')
 
 
 def with_outline(tile: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -81,6 +81,15 @@ def choose(tests: TestSet, metric: Metric) -> list[Chosen]:
     return list(chosen.values())
 
 
+def _drawn_at(tests: TestSet, run: str, runs_folder: Mapping[str, Any]) -> dict[str, tuple[TileStore, int]]:
+    """Tile to the store that holds it and its place there; several stores where folds are joined."""
+    found = {}
+    for name in tests.runs_of(run):
+        store = TileStore(runs_folder[name] / "on" / tests.dataset / tests.split / "virtual.zarr", "virtual")
+        found.update({str(tile): (store, place) for place, tile in enumerate(store.attributes["tile_ids"])})
+    return found
+
+
 def gallery(dataset: DatasetView, tests: TestSet, metric: Metric, runs_folder: Mapping[str, Any]) -> Html:
     """A row per chosen tile: H&E, real IHC, then what each run drew.
 
@@ -93,13 +102,7 @@ def gallery(dataset: DatasetView, tests: TestSet, metric: Metric, runs_folder: M
     table = pq.read_table(dataset.folder / "index.parquet", columns=columns, filters=[("tile_id", "in", ids)])
     index = {row["tile_id"]: row for row in table.to_pylist()}
     shown = list(tests.scores)[:MAX_RUNS]
-    virtual = {
-        run: TileStore(runs_folder[run] / "on" / tests.dataset / tests.split / "virtual.zarr", "virtual")
-        for run in shown
-    }
-    places = {
-        run: {str(tile): at for at, tile in enumerate(store.attributes["tile_ids"])} for run, store in virtual.items()
-    }
+    drawn_at = {run: _drawn_at(tests, run, runs_folder) for run in shown}
     stores: dict[str, TileStore] = {}
     rows: dict[bool, list[Html]] = {True: [], False: []}
     for chosen in picked:
@@ -110,7 +113,8 @@ def gallery(dataset: DatasetView, tests: TestSet, metric: Metric, runs_folder: M
             for name, label in (("he", "H&E"), ("ihc", "real IHC"))
         ]
         for run in shown:
-            drawn = virtual[run].read("virtual", places[run][chosen.tile_id])
+            virtual, place = drawn_at[run][chosen.tile_id]
+            drawn = virtual.read("virtual", place)
             caption = join([tag("b", run), *_values(tests.scores[run], chosen.tile_id, metric)], " ")
             pictures.append(figure(_shown(drawn, f"{run} of {chosen.tile_id}"), caption, class_="virtual"))
         note = [tag("b", chosen.why), row["case_id"], f"HER2 {row['her2_score']}" if row["her2_score"] else None]

@@ -20,6 +20,7 @@ from PIL import Image
 from hepipe.dataset.card import CardCase, DatasetCard, read_card
 from hepipe.errors import StoreError
 from hepipe.models.resolved import ResolvedRun, read_resolved
+from hepipe.quality.funnel import Funnel, read_funnel
 from hepipe.report.spec import IMPORTED, ReportDataset, ReportSpec
 from hepipe.specs.dataset import Split
 from hepipe.status import CaseStatus, review
@@ -58,6 +59,7 @@ class DatasetView:
     cases: tuple[CaseView, ...]
     reasons: Mapping[str, int]
     """Why tiles were dropped, most frequent first."""
+    funnel: Funnel | None = None
 
     @property
     def is_imported(self) -> bool:
@@ -89,6 +91,12 @@ class TestSet:
     scores: Mapping[str, RunScores]
     left_out: Mapping[str, str]
     """Run to why it is not compared."""
+    joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Run that stands for those of all folds to their names."""
+
+    def runs_of(self, run: str) -> tuple[str, ...]:
+        """The runs that drew its tiles: itself, or one a fold."""
+        return self.joined.get(run, (run,))
 
 
 @dataclass(frozen=True)
@@ -241,7 +249,8 @@ def _dataset(found: Gathered, name: str, spec: ReportDataset) -> DatasetView:
         if verdict.is_file():
             dropped = pq.read_table(verdict, columns=["keep", "reason"], filters=[("keep", "=", False)])
             reasons.update(str(reason) for reason in dropped["reason"].to_pylist())
-    return DatasetView(name, spec, folder, card, tuple(cases), dict(reasons.most_common()))
+    funnel = found.attempt(lambda: read_funnel(folder / "funnel.json"), f"data set {name}: its funnel is not counted")
+    return DatasetView(name, spec, folder, card, tuple(cases), dict(reasons.most_common()), funnel)
 
 
 def _case(known: CardCase | None, case_id: str) -> CaseView:

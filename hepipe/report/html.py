@@ -66,9 +66,17 @@ def figure(picture: Content, caption: Content, **attributes: str | int | bool) -
 
 
 def table(
-    head: Sequence[Content], rows: Iterable[Sequence[Content]], *, caption: Content = None, numeric_from: int = 1
+    head: Sequence[Content],
+    rows: Iterable[Sequence[Content]],
+    *,
+    caption: Content = None,
+    numeric_from: int = 1,
+    sortable: bool = False,
 ) -> Html:
-    """A table that scrolls sideways where the page is narrow; columns from `numeric_from` on are numbers."""
+    """A table that scrolls sideways where the page is narrow; columns from `numeric_from` on are numbers.
+
+    With `sortable` a click on the head of a column orders the rows by it.
+    """
 
     def cells(name: str, row: Sequence[Content]) -> Html:
         return join(
@@ -77,7 +85,8 @@ def table(
 
     body = join(tag("tr", cells("td", row)) for row in rows)
     titled = tag("caption", caption) if caption is not None else Html("")
-    whole = tag("table", titled, tag("thead", tag("tr", cells("th", head))), tag("tbody", body))
+    kind = {"class_": "sortable"} if sortable else {}
+    whole = tag("table", titled, tag("thead", tag("tr", cells("th", head))), tag("tbody", body), **kind)
     return tag("div", whole, class_="scroll")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from hepipe.metrics.catalog import METRICS
 from hepipe.report import sections
+from hepipe.report.filters import filters
+from hepipe.report.folds import folds_of, with_folds_joined
 from hepipe.report.gather import Gathered, gather
 from hepipe.report.html import join, tag
 from hepipe.report.leaderboard import SECONDARY, board
@@ -30,6 +32,9 @@ def write_report(results: Path, spec: ReportSpec, *, page: Path, status: Path, t
         tables: Folder of CSV files.
     """
     found = gather(results, spec)
+    records = {run.name: run.record for run in found.runs}
+    cards = {dataset.name: dataset.card for dataset in found.datasets}
+    found.tests[:] = [with_folds_joined(test, records, folds_of(cards.get(test.dataset))) for test in found.tests]
     boards = {(test.dataset, test.split): _boards(found, number) for number, test in enumerate(found.tests)}
     write_rows(status, STATUS_COLUMNS, status_rows(found), separator="\t")
     write_tables(tables, found, [(*key, of_test.every) for key, of_test in boards.items()])
@@ -63,6 +68,7 @@ def render(found: Gathered, boards: sections.Boards) -> str:
         ("gallery", "Galleries", sections.galleries(found)),
         ("stain", "Stain per case", sections.per_case(found)),
         ("cases", "Cases and registration", sections.cases(found)),
+        ("filters", "Filters", filters(found)),
         ("tiles", "Tiles and DAB masks", sections.tiles(found)),
         ("training", "Training", sections.training(found)),
         ("provenance", "Provenance", sections.provenance(found, benchmark_times(found.results))),

@@ -25,6 +25,7 @@ from hepipe.report.gather import (
 )
 from hepipe.report.html import Content, Html, facts, figure, fold, image, join, missing, table, tag
 from hepipe.report.leaderboard import Board, Cell, number
+from hepipe.report.splits_section import LEAK, splits_section
 from hepipe.sheet import SCORES
 from hepipe.specs.dataset import Split
 from hepipe.weights.store import status as weights_status
@@ -100,9 +101,14 @@ def _dataset_card(dataset: DatasetView) -> Html:
             *(f"{unit} {score}" for score in _scores(card.splits)),
         ]
         parts.append(table(head_row, rows))
+        parts.append(splits_section(card))
         for warning in card.warnings:
-            parts.append(tag("p", warning, class_="note warn"))
-        parts.append(facts({"fingerprint": tag("code", card.fingerprint[:16])}))
+            if not warning.startswith(LEAK):
+                parts.append(tag("p", warning, class_="note warn"))
+        for terms in card.terms:
+            parts.append(tag("p", f"Terms of {terms.source_set}: {terms.line}.", class_="note"))
+        division = str((card.imported or {}).get("division", ""))
+        parts.append(facts({"division": division, "fingerprint": tag("code", card.fingerprint[:16])}))
     else:
         parts.append(missing("This data set was not assembled."))
     return tag("article", *parts, class_="card")
@@ -155,8 +161,10 @@ def _board(found: Gathered, test: TestSet, board: Board) -> Html:
     head: list[Content] = ["run"]
     head += [tag("span", f"{metric.title} {metric.arrow}", title=metric.meaning) for metric in board.metrics]
     for run in board.runs:
-        record = records.get(run)
+        record = records.get(test.runs_of(run)[0])
         about = "" if record is None else f"{record.model}, {record.preset}"
+        if run in test.joined:
+            about += f", {len(test.joined[run])} folds"
         if record is not None and record.dataset != test.dataset:
             about += f", trained on {record.dataset}"
         name = tag("div", tag("b", run), tag("small", about), class_="run")
@@ -231,7 +239,7 @@ def _iod(run: str, scores: RunScores) -> Html:
     for place, her2 in enumerate(scores.her2):
         pair = (float(scores.tiles["iod_real"][place]) / 1e3, float(scores.tiles["iod_fake"][place]) / 1e3)
         groups.setdefault("score unknown" if her2 is None else f"HER2 {her2}", []).append(pair)
-    chart = scatter(dict(sorted(groups.items())), x_label="real IHC, summed DAB (10³ OD·px)", y_label="virtual")
+    chart = scatter(dict(sorted(groups.items())), x_label="real IHC, summed DAB index (10³ OD·px)", y_label="virtual")
     concordance = scores.of_set.get("iod_ccc", math.nan)
     caption = f"{run}: a dot per tile, on the line when virtual equals real; concordance {number(concordance)}."
     return figure(chart, caption) if chart.markup else Html("")
@@ -438,10 +446,7 @@ def tiles(found: Gathered) -> Html:
     parts: list[Content] = []
     for dataset in found.datasets:
         sheet = contact_sheet(dataset)
-        if dataset.reasons:
-            rows: list[list[Content]] = [[reason, count] for reason, count in dataset.reasons.items()]
-            parts.append(join([tag("h3", dataset.name), table(["dropped because", "tiles"], rows)]))
-        elif sheet.markup:
+        if sheet.markup:
             parts.append(tag("h3", dataset.name))
         parts.append(sheet)
         try:

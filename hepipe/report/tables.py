@@ -41,6 +41,35 @@ BOARD_COLUMNS = (
     "status",
     "note",
 )
+FUNNEL_COLUMNS = (
+    "dataset",
+    "case_id",
+    "section",
+    "her2_score",
+    "step",
+    "kind",
+    "dropped",
+    "left",
+    "fail",
+    "only",
+    "alarm",
+)
+SCORE_COLUMNS = (
+    "dataset",
+    "section",
+    "name",
+    "score",
+    "tiles",
+    "dropped",
+    "tiles_others",
+    "dropped_others",
+    "cases",
+    "cases_dropping",
+    "times",
+    "p_tiles",
+    "p_cases",
+    "verdict",
+)
 CASE_COLUMNS = ("run", "dataset", "split", "case_id", "metric", "value")
 
 
@@ -103,6 +132,35 @@ def case_rows(found: Gathered) -> list[dict[str, object]]:
     ]
 
 
+def funnel_rows(found: Gathered) -> list[dict[str, object]]:
+    """A row per case and step of its funnel."""
+    return [
+        {
+            "dataset": dataset.name,
+            "case_id": case.case_id,
+            "section": case.section,
+            "her2_score": case.her2_score or "",
+            "step": step.name,
+            **step.model_dump(include={"kind", "dropped", "left", "fail", "only"}),
+            "alarm": int(step.name in case.alarms),
+        }
+        for dataset in found.datasets
+        if dataset.funnel is not None
+        for case in dataset.funnel.cases
+        for step in case.steps
+    ]
+
+
+def score_rows(found: Gathered) -> list[dict[str, object]]:
+    """A row per data set, kind of section, filter and HER2 score."""
+    return [
+        {"dataset": dataset.name, **share.model_dump()}
+        for dataset in found.datasets
+        if dataset.funnel is not None
+        for share in dataset.funnel.scores
+    ]
+
+
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, separator: str) -> None:
     """Write a table whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +180,8 @@ def write_tables(folder: Path, found: Gathered, boards: Iterable[tuple[str, str,
     write_rows(beside / "status.csv", STATUS_COLUMNS, status_rows(found), separator=",")
     write_rows(beside / "leaderboard.csv", BOARD_COLUMNS, board_rows(boards), separator=",")
     write_rows(beside / "cases.csv", CASE_COLUMNS, case_rows(found), separator=",")
+    write_rows(beside / "funnel.csv", FUNNEL_COLUMNS, funnel_rows(found), separator=",")
+    write_rows(beside / "filters_by_score.csv", SCORE_COLUMNS, score_rows(found), separator=",")
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(beside, folder)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import configparser
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import tifffile
@@ -37,7 +38,7 @@ def is_cut_short(path: Path) -> bool:
             return True
     try:
         with tifffile.TiffFile(path) as tiff:
-            return any(_beyond(page, size) for page in _pages(tiff))
+            return any(_beyond(page, size) for page in pages_of(tiff))
     except (tifffile.TiffFileError, OSError, ValueError, LookupError, TypeError, RuntimeError, struct.error):
         return True
 
@@ -76,7 +77,8 @@ def _directories(file: BinaryIO) -> Iterator[int]:
         offset = number("Q" if HAMAMATSU_TAG in tags else pointer_code)
 
 
-def _pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+def pages_of(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+    """Every page of a file, those in sub-directories too."""
     for page in tiff.pages:
         yield page
         yield from getattr(page, "pages", None) or ()
@@ -90,43 +92,90 @@ def _beyond(page: tifffile.TiffPage, size: int) -> bool:
 
 def _mirax_is_cut_short(folder: Path) -> bool:
     """Whether a data file is missing, or a picture that the index lists lies beyond the end of one."""
-    settings = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        settings.read_string((folder / "Slidedat.ini").read_text(encoding="utf-8-sig", errors="replace"))
-        files = [settings["DATAFILE"][f"FILE_{i}"] for i in range(settings.getint("DATAFILE", "FILE_COUNT"))]
-        levels = settings.getint("HIERARCHICAL", "HIER_0_COUNT")
-        index = (folder / settings["HIERARCHICAL"]["INDEXFILE"]).read_bytes()
-        start = 5 + len(settings["GENERAL"]["SLIDE_ID"])  # five characters of version before the id
+        index = MiraxIndex.read(folder)
     except (OSError, KeyError, ValueError, configparser.Error):
         return False
-    sizes = [(folder / name).stat().st_size if (folder / name).is_file() else -1 for name in files]
+    sizes = [file.stat().st_size if file.is_file() else -1 for file in index.files]
     try:
-        return any(offset + length > sizes[file] for file, offset, length in _mirax_pictures(index, start, levels))
+        return any(one.offset + one.length > sizes[one.file] for one in index.pictures())
     except IndexError:
         return False
-    except struct.error:
+    except (struct.error, ValueError):
         return True
 
 
-def _mirax_pictures(index: bytes, start: int, levels: int) -> Iterator[tuple[int, int, int]]:
-    """File number, offset and length of every picture of the pyramid.
+class MiraxPicture(NamedTuple):
+    """One picture of the pyramid: its number on the level's grid, and where its bytes lie."""
 
-    Each level has a pointer to a head of two numbers, of which the second points to a chain of pages: a count, the
-    next page, and per picture its place, offset, length and file.
+    place: int
+    offset: int
+    length: int
+    file: int
 
-    Raises:
-        struct.error: The index ends before the end of a page.
+
+@dataclass(frozen=True)
+class MiraxIndex:
+    """What lies where in the folder of a MIRAX slide.
+
+    Attributes:
+        settings: Of `Slidedat.ini`.
+        files: The data files in the order of their numbers.
+        levels: Of the pyramid.
+        index: The bytes of the index file.
+        start: Of the table of levels in it.
     """
 
-    def numbers(at: int, count: int) -> tuple[int, ...]:
-        return struct.unpack_from(f"<{count}i", index, at)
+    settings: configparser.ConfigParser
+    files: Sequence[Path]
+    levels: int
+    index: bytes
+    start: int
 
-    (table,) = numbers(start, 1)
-    for pointer in numbers(table, levels):
-        page = numbers(pointer, 2)[1]
-        while page:
-            count, following = numbers(page, 2)
-            for number in range(count):
-                _, offset, length, file = numbers(page + 8 + 16 * number, 4)
-                yield file, offset, length
-            page = following
+    @classmethod
+    def read(cls, folder: Path) -> MiraxIndex:
+        """The index of a slide.
+
+        Raises:
+            OSError: No such file.
+            KeyError: A setting is missing; configparser's errors likewise.
+            ValueError: One that is no number, or a file that lies outside of the folder.
+        """
+        settings = configparser.ConfigParser(interpolation=None, strict=False)
+        settings.read_string((folder / "Slidedat.ini").read_text(encoding="utf-8-sig", errors="replace"))
+        names = [settings["DATAFILE"][f"FILE_{i}"] for i in range(settings.getint("DATAFILE", "FILE_COUNT"))]
+        named = settings["HIERARCHICAL"]["INDEXFILE"]
+        if any(Path(name).name != name for name in [*names, named]):
+            raise ValueError("a part that lies outside of the slide's folder")
+        return cls(
+            settings,
+            [folder / name for name in names],
+            settings.getint("HIERARCHICAL", "HIER_0_COUNT"),
+            (folder / named).read_bytes(),
+            5 + len(settings["GENERAL"]["SLIDE_ID"]),  # five characters of version before the id
+        )
+
+    def pictures(self, *, levels: int | None = None) -> Iterator[MiraxPicture]:
+        """Every picture of the first levels, or of all.
+
+        Each level has a pointer to a head of two numbers, of which the second points to a chain of pages: a count, the
+        next page, and per picture its place, offset, length and file.
+
+        Raises:
+            struct.error: The index ends before the end of a page.
+            ValueError: Its pages form a ring.
+        """
+        (table,) = self._numbers(self.start, 1)
+        for pointer in self._numbers(table, self.levels if levels is None else levels):
+            page, seen = self._numbers(pointer, 2)[1], set[int]()
+            while page:
+                if page in seen:
+                    raise ValueError("a ring of pages")
+                seen.add(page)
+                count, following = self._numbers(page, 2)
+                for number in range(count):
+                    yield MiraxPicture(*self._numbers(page + 8 + 16 * number, 4))
+                page = following
+
+    def _numbers(self, at: int, count: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"<{count}i", self.index, at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 from hepipe.errors import SlideError
@@ -22,7 +23,7 @@ def open_slide(
     mpp: GivenMpp = None,
     spec: SlidesSpec = SlidesSpec(),  # noqa: B008 (frozen)
     reader: str | None = None,
-) -> Slide:
+) -> PyramidSlide:
     """An open slide; `slide.reader` says which reader it is.
 
     Args:
@@ -58,6 +59,16 @@ def open_slide(
             slide.convert_to_srgb()
         return slide
     raise SlideError(slide_id, f"no slide or picture that can be opened (tried {', '.join(names)}); is it damaged?")
+
+
+def decoder_of(slide: Slide) -> str:
+    """Name and version of the library that decodes a slide, which may explain other pixels of the same slide."""
+    if slide.reader == "openslide":
+        import openslide
+
+        return f"openslide {openslide.__library_version__}"
+    package = {"direct": "imagecodecs", "tiffslide": "tifffile", "picture": "pillow"}[slide.reader]
+    return f"{package} {version(package)}"
 
 
 @contextlib.contextmanager

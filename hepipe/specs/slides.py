@@ -13,7 +13,7 @@ from hepipe.specs.base import Spec
 class SlidesSpec(Spec):
     """How slide files are opened and checked."""
 
-    revision: Literal[2] = 2
+    revision: Literal[3] = 3
     readers: tuple[Literal["direct", "openslide", "tiffslide", "picture"], ...] = Field(
         ("direct", "openslide", "tiffslide", "picture"),
         min_length=1,

@@ -15,7 +15,7 @@ from hepipe.specs.base import Spec
 class TilingSpec(Spec):
     """How registered pairs are cut into tiles."""
 
-    revision: Literal[3] = 3
+    revision: Literal[5] = 5
     mpp: float = Field(0.5, gt=0, description="Resolution of the stored tiles, µm per px.")
     tile_px: int = Field(512, gt=0, description="Side of a square tile, px at `mpp`.")
     overlap_px: int = Field(0, ge=0, description="Margin shared by neighbours, px at `mpp`.")

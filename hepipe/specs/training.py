@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hepipe.specs.base import Spec
 from hepipe.specs.dataset import Split
@@ -22,16 +22,29 @@ class SelectSpec(Spec):
     max_tiles: int = Field(64, gt=0, description="Validation tiles looked at, evenly spread.")
 
 
+class NormalizeSpec(Spec):
+    """Which stains a run sees in other colours than the store's; one word in the config means the H&E."""
+
+    he: Literal["none", "reinhard", "macenko"] = Field("none", description="The model's input, at use as in training.")
+    ihc: Literal["none", "reinhard", "macenko"] = Field(
+        "none", description="What it learns to draw: scores still compare with the IHC as stored."
+    )
+
+
 class TrainingSpec(Spec):
     """One protocol for all runs; a run may override it."""
 
-    revision: Literal[1] = 1
+    revision: Literal[2] = 2
     n_steps: int = Field(2000, gt=0, description="Iterations.")
     batch_size: int = Field(4, gt=0)
     accumulation: int = Field(1, gt=0, description="Micro-batches per step; `batch_size` is what a step sees in all.")
     mpp: float | None = Field(None, gt=0, description="µm per px of what the model sees; empty: as stored.")
     crop_px: int = Field(256, gt=0, description="Side of the random training crop, px at `mpp`.")
     flips: bool = Field(True, description="Flip and turn both stains alike.")
+    normalize: NormalizeSpec = Field(
+        NormalizeSpec(),
+        description="Colours brought to the median of the training split's cases: none, reinhard or macenko.",
+    )
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = Field(2, ge=1, description="Threads of torch on a CPU: part of the result, so named here.")
@@ -42,6 +55,11 @@ class TrainingSpec(Spec):
     log_every: int = Field(20, gt=0, description="Steps between two rows of the history.")
     tensorboard: bool = Field(False, description="Write the history as TensorBoard events too.")
     select: SelectSpec = SelectSpec()
+
+    @field_validator("normalize", mode="before")
+    @classmethod
+    def _one_word_means_the_he(cls, value: Any) -> Any:
+        return {"he": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _pieces_hold_a_tile(self) -> TrainingSpec:
@@ -62,6 +80,12 @@ class RunSpec(Spec):
     options: Mapping[str, Any] = Field(default_factory=dict, description="Hyperparameters that differ from the preset.")
     parts: Mapping[str, str] = Field(
         default_factory=dict, description="Part of the model to a run's name or weights role."
+    )
+    fold: int | None = Field(
+        None,
+        ge=0,
+        description="Fold of the data set that is its test, the next one being val; `all` makes a run of each, NAME-f0 "
+        "and so on.",
     )
     test_on: Mapping[str, Split] | None = Field(None, description="Data set to split that it is evaluated on.")
     training: TrainingSpec

@@ -92,7 +92,7 @@ def otsu(grey: Float[np.ndarray, "h w"]) -> float:
 
 
 def atst_mask(
-    rgb: UInt8[np.ndarray, "h w 3"], *, close_px: int, sigma_px: float = SIGMA_PX, steps: int = STEPS
+    rgb: UInt8[np.ndarray, "h w 3"], *, close_px: int, sigma_px: int = SIGMA_PX, steps: int = STEPS
 ) -> AtstMask:
     """The mask of one IHC tile.
 

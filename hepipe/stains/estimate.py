@@ -3,7 +3,8 @@
 Macenko et al., A method for normalizing histology slides for quantitative analysis, ISBI 2009.
 Vahadane et al., Structure-preserving color normalization and sparse stain separation, IEEE TMI 2016.
 
-What is implausible gives way to the fixed vectors, with a note in the record that says what was found.
+What is implausible gives way to the vectors that the config gives for the slide's staining batch, or else to the fixed
+ones, with a note in the record that says what was found.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-from hepipe.specs.stains import StainsSpec
+from hepipe.specs.stains import BatchStains, StainsSpec
 from hepipe.stains.deconvolution import WHITE, density_table, separate
 from hepipe.stains.matrices import DAB, EOSIN, HAEMATOXYLIN, Vector, angle_deg, stain_matrix
 
 Stain = Literal["he", "ihc"]
-Method = Literal["fixed", "macenko", "vahadane"]
+Method = Literal["fixed", "macenko", "vahadane", "batch"]
+WhiteFrom = Literal["slide", "batch", "fixed"]
 
 BACKGROUND_OD = 0.12
 """A pixel at most this dark in each channel, white being 255, and nearly grey may be glass."""
@@ -47,6 +49,7 @@ class Estimate:
         first: Haematoxylin.
         second: Eosin (H&E) or DAB (IHC).
         white: Of an empty slide, per channel.
+        white_from: The slide's own glass, its batch in the config, or 255.
         method: What gave the vectors in the end.
         notes: What was tried and given up, in words.
         n_pixels: Stained pixels looked at.
@@ -56,6 +59,7 @@ class Estimate:
     first: Vector
     second: Vector
     white: Vector
+    white_from: WhiteFrom
     method: Method
     notes: tuple[str, ...]
     n_pixels: int
@@ -63,10 +67,16 @@ class Estimate:
 
 
 def white_point(pixels: UInt8[np.ndarray, "n 3"]) -> Vector | None:
-    """The 99th percentile of what looks like glass, per channel; None when there is hardly any."""
+    """The 99th percentile of what looks like glass, per channel; None when there is hardly any.
+
+    Pure white is what scanners fill unscanned parts with, often most of a sparse slide: it counts only where there is
+    too little other glass.
+    """
     values = pixels.astype(np.int16)
     darkest, brightest = values.min(1), values.max(1)
-    glass = pixels[(darkest >= 255 * 10**-BACKGROUND_OD) & (brightest - darkest <= 14)]
+    glass = (darkest >= 255 * 10**-BACKGROUND_OD) & (brightest - darkest <= 14)
+    scanned = pixels[glass & (darkest < 255)]
+    glass = scanned if len(scanned) >= MIN_BACKGROUND_PX else pixels[glass]
     if len(glass) < MIN_BACKGROUND_PX:
         return None
     red, green, blue = np.percentile(glass, 99, axis=0)
@@ -83,20 +93,35 @@ def pooled(windows: Sequence[UInt8[np.ndarray, "h w 3"]], *, most: int = 4_000_0
 
 
 def estimate(
-    tissue: UInt8[np.ndarray, "n 3"], *, stain: Stain, spec: StainsSpec, white: Vector | None = None
+    tissue: UInt8[np.ndarray, "n 3"],
+    *,
+    stain: Stain,
+    spec: StainsSpec,
+    white: Vector | None = None,
+    batch: str | None = None,
 ) -> Estimate:
     """The stain vectors of one slide.
+
+    An IHC slide with almost no DAB, or whose estimate is implausible, takes what `spec` gives for its batch.
 
     Args:
         tissue: Pixels of windows of tissue, pooled over the slide, in a fixed order.
         stain: Which of the two slides.
         spec: Which method.
         white: The slide's white point; None when it could not be found.
+        batch: In which it was stained, as the sheet says; None where that is not known.
     """
     notes = []
+    given: BatchStains | None = None
+    if stain == "ihc" and batch is not None:
+        given = spec.batches.get(batch)
+    white_from: WhiteFrom = "slide"
     if white is None:
-        white = WHITE
-        if spec.white == "auto":
+        white, white_from = WHITE, "fixed"
+        if spec.white == "auto" and given is not None and given.white is not None:
+            white, white_from = given.white, "batch"
+            notes.append("white point of its batch: too little empty glass to measure its own")
+        elif spec.white == "auto":
             notes.append("white point 255: too little empty glass to measure it")
     table = density_table(white)[0]
     density = table[tissue, np.arange(3)].astype(np.float64)
@@ -107,7 +132,8 @@ def estimate(
     if stain == "ihc":
         amounts = separate(stained, stain_matrix(*fixed))
         dab_frac = float((amounts[:, 1] >= DAB_PRESENT_OD).mean()) if len(stained) else 0.0
-    vectors, method = fixed, spec.vectors
+    vectors: tuple[Vector, Vector] = fixed
+    method: Method = spec.vectors
     problem = ""
     if spec.vectors != "fixed":
         if len(stained) < MIN_STAINED_PX:
@@ -118,11 +144,15 @@ def estimate(
             found = macenko(stained) if spec.vectors == "macenko" else vahadane(stained, start=fixed)
             vectors = _named(found, fixed)
             problem = implausible(vectors, fixed)
-    if problem:
-        notes.append(f"fixed vectors in place of {spec.vectors}: {problem}")
+    if problem and given is not None:
+        notes.append(f"vectors of its batch in place of {spec.vectors}: {problem}")
+        vectors, method = (given.haematoxylin, given.dab), "batch"
+    elif problem:
+        none = "; the config gives none for its batch" if spec.batches else ""
+        notes.append(f"fixed vectors in place of {spec.vectors}: {problem}{none if stain == 'ihc' else ''}")
         vectors, method = fixed, "fixed"
     first, second = (_unit(v) for v in vectors)
-    return Estimate(first, second, white, method, tuple(notes), len(stained), dab_frac)
+    return Estimate(first, second, white, white_from, method, tuple(notes), len(stained), dab_frac)
 
 
 def macenko(density: Float[np.ndarray, "n 3"], *, alpha: float = 1.0) -> tuple[Vector, Vector]:

@@ -31,6 +31,8 @@ class SlideFacts(Spec):
     downsamples: tuple[float, ...]
     tissue_mm2: float
     content_sha256: str
+    content_of: Literal["tiles", "pixels"] = "tiles"
+    file_sha256: str = ""
     icc_sha256: str | None = None
     not_direct: str = ""
     color: str = "as_scanned"
@@ -74,7 +76,8 @@ class SlideStains(Spec):
     first: tuple[float, float, float]
     second: tuple[float, float, float]
     white: tuple[float, float, float]
-    method: Literal["fixed", "macenko", "vahadane"]
+    white_from: Literal["slide", "batch", "fixed"] = "slide"
+    method: Literal["fixed", "macenko", "vahadane", "batch"]
     notes: tuple[str, ...] = ()
     n_pixels: int
     dab_frac: float | None = None
@@ -84,6 +87,7 @@ class CaseStains(Spec):
     """Stains of a pair: haematoxylin and eosin, haematoxylin and DAB. None for a failed case."""
 
     case_id: str
+    batch: str | None = None
     he: SlideStains | None = None
     ihc: SlideStains | None = None
     provenance: Provenance

@@ -20,6 +20,9 @@ def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = F
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
 
+LEFT_OUT = ("no partner", "overlaps neighbours", "discarded by its makers", "worst aligned")
+"""Values of `problem` that are reasons in themselves: imported tiles that were left out on purpose."""
+
 TILES = pa.schema(
     [
         column("tile_id", pa.string(), "`<case>/<column>-<row>` of the grid; imported: `<split>/<file name>`"),
@@ -28,7 +31,7 @@ TILES = pa.schema(
         column("slide_id", pa.string(), "H&E slide it was cut from; null where not said", nullable=True),
         column("batch", pa.string(), "staining batch of the sheet; null where unknown", nullable=True),
         column("row_in_store", pa.int32(), "number of its chunk in the store; null without pixels", nullable=True),
-        column("problem", pa.string(), "why its pixels cannot be read; empty where they are in the store"),
+        column("problem", pa.string(), "why it cannot be used, such as pixels that do not decode; empty where it can"),
         column(
             "x_px0", pa.int64(), "left edge, px at level 0 from the corner of the H&E's area of pixels", nullable=True
         ),
@@ -43,7 +46,7 @@ TILES = pa.schema(
         column("source_split", pa.string(), "split that an imported set or the sheet asks for", nullable=True),
         column("source_set", pa.string(), "kind of the imported set, such as bci; empty for tiles of slides"),
         column("source_name", pa.string(), "name within that set, without suffix; empty for tiles of slides"),
-        column("warped_stain", pa.string(), "he, ihc, both or none: which of the two was interpolated"),
+        column("warped_stain", pa.string(), "he, ihc, both or none: which was interpolated; empty where not said"),
         column("tissue_frac", pa.float32(), "share of the tile that is tissue on both slides, 0 to 1"),
         column("region", pa.string(), "outlined class that most of its tissue is in; empty for none"),
         column("place", pa.string(), "inside, or outside of the tumour regions: kept for tests, never trained on"),
@@ -53,7 +56,11 @@ TILES = pa.schema(
         column("ihc_sha256", pa.string(), "likewise of the IHC", nullable=True),
         column("he_phash", pa.string(), "perceptual hash of the H&E, 16 hex digits; null without", nullable=True),
         column("ihc_phash", pa.string(), "likewise of the IHC", nullable=True),
-        column("measurements", pa.map_(pa.string(), pa.float64()), "raw quality and stain measurements by name"),
+        column(
+            "measurements",
+            pa.map_(pa.string(), pa.float64()),
+            "raw quality and stain measurements by name; optical density of DAB is an index, no measure of antigen",
+        ),
     ]
 )
 
@@ -71,7 +78,8 @@ INDEX = pa.schema(
     [
         *TILES,
         column("store", pa.string(), "tile store, relative to the index"),
-        column("split", pa.string(), "train, val or test"),
+        column("split", pa.string(), "train, val or test; with folds what a run of fold 0 sees"),
+        column("fold", pa.int32(), "fold of the patient, from 0; null without folds", nullable=True),
         column("alignment", pa.string(), "aligned, weak, misaligned or beyond the search range"),
         column("he_reader", pa.string(), "who decoded the H&E, and why not directly; null for imports", nullable=True),
         column("ihc_reader", pa.string(), "likewise the IHC", nullable=True),

@@ -30,8 +30,8 @@ from hepipe.tiling.passing import Passed
 
 Measure = Callable[[np.ndarray, np.ndarray, float], Mapping[str, float]]
 """`(he, ihc, mpp)` of one tile to named numbers."""
-DabMask = Callable[[np.ndarray, float], np.ndarray]
-"""`(ihc, mpp)` of one tile to a bool mask."""
+DabMask = Callable[[np.ndarray, float, Mapping[str, float]], np.ndarray]
+"""`(ihc, mpp, measurements)` of one tile to a bool mask."""
 
 ARRAYS = {"he": 3, "ihc": 3, "dab_mask": 0}
 OF_PIXELS = ("he_sha256", "ihc_sha256", "he_phash", "ihc_phash")
@@ -189,10 +189,11 @@ def cut_case(
             dropped.append({**row, "row_in_store": None})
     if not store.rows:
         raise SlideError(he.slide_id, f"none of {len(cells)} tiles can be read: {dropped[0]['problem']}")
-    return [*_with_dropped(store.rows), *dropped]
+    return [*with_dropped(store.rows), *dropped]
 
 
-def _with_dropped(journal: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def with_dropped(journal: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a store's journal, each after those whose pixels could not be read before it."""
     for entry in journal:
         row = dict(entry)
         yield from row.pop(DROPPED)
@@ -225,7 +226,7 @@ def finish_tile(
         found = measure(he, ihc, mpp)
         assert not found.keys() & numbers.keys(), sorted(found.keys() & numbers.keys())
         numbers.update(found)
-    return Tile(he, ihc, dab_mask(ihc, mpp), numbers)
+    return Tile(he, ihc, dab_mask(ihc, mpp, numbers), numbers)
 
 
 def encoded(tile: Tile, store: TileWriter, as_scanned: Mapping[str, bytes] = MappingProxyType({})) -> Encoded:

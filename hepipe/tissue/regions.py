@@ -10,15 +10,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from hepipe.errors import SlideError
 from hepipe.specs.slides import Region, RegionName
+from hepipe.tissue.polygons import Polygon, area, crossing, fill
+from hepipe.tissue.slips import ON_TISSUE, SLIPS
 
 REGIONS: Final[tuple[Region, ...]] = get_args(Region)
 """In the order of their numbers in a map of regions, from 1; 0 is no region."""
@@ -41,8 +43,6 @@ MAX_BYTES = 32_000_000
 """Of a file, which is held whole: Python's lists take up to 30 times as much."""
 MAX_VERTICES = 1_000_000
 MAX_OUTLINES = 5_000
-MAX_CROSSINGS = 10_000_000
-"""Rows of the map that the edges of one outline cross, together: a million for a whole section outlined px by px."""
 MAX_PX0 = 1e7
 AREAS = ("Polygon", "MultiPolygon")
 NOT_DRAWN = ("detection", "cell", "tile", "tma_core", "root")
@@ -50,8 +50,14 @@ NOT_DRAWN = ("detection", "cell", "tile", "tma_core", "root")
 MIN_PX0 = 1.0
 """An outline of a smaller area, px² of level 0, is a slip of the hand."""
 
-Polygon = tuple[Float[np.ndarray, "_ 2"], ...]
-"""An outer ring and its holes, px0, in any order: what an odd number of rings goes around is inside."""
+MAX_TWICE_FRAC = 1e-3
+"""Of an outline that crosses itself: more of it gone around twice, and nobody can tell whether that is a hole."""
+DEGREES = (180.0, 90.0)
+"""No region to cut tiles from is as small as this many px, and positions on a map are never larger."""
+LEAST_MEANT_FRAC = 0.8
+"""Share of tissue in outlines that were moved, from which it is said that they were meant so."""
+MIN_SLIDE_PX0 = 2_000
+"""Longer side of a slide on which a drawing within `DEGREES` of the corner is none."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,12 @@ class Regions:
 
 
 def read_regions(
-    path: Path, *, slide_id: str, size_px0: tuple[int, int], names: Mapping[str, RegionName] | None = None
+    path: Path,
+    *,
+    slide_id: str,
+    size_px0: tuple[int, int],
+    names: Mapping[str, RegionName] | None = None,
+    mpp: float = 1.0,
 ) -> Regions:
     """The regions of a GeoJSON file: Polygon and MultiPolygon, in collections of features or geometries too.
 
@@ -94,19 +105,26 @@ def read_regions(
         slide_id: Of the H&E slide, for errors.
         size_px0: Its width and height.
         names: Further names of classes; those of `NAMES` are known.
+        mpp: Of level 0, µm per px, so that positions in µm are told from px; 1 where it is not known.
 
     Raises:
-        SlideError: Missing, too large, no GeoJSON, a class that is not known or missing, a position that is none, a
-            region beside the slide, or no region at all.
+        SlideError: Missing, too large, no GeoJSON, a class that is not known or missing, a position that is none, an
+            outline that crosses itself so that nobody can tell its inside, a region beside the slide, positions of a
+            map, or no region at all.
     """
-    reader = _Reader(slide_id, size_px0, {**NAMES, **{_plain(name): kind for name, kind in (names or {}).items()}})
+    reader = _Reader(slide_id, size_px0, mpp, {**NAMES, **{_plain(name): kind for name, kind in (names or {}).items()}})
     data = _read(path, slide_id)
     try:
         document = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
         for number, feature in enumerate(_features(document), start=1):
             reader.add(feature, number)
+    except _NotFinite as error:
+        raise SlideError(
+            slide_id, f"regions: the file holds {error}, which is no px of a slide; export from QuPath again"
+        ) from None
     except (ValueError, RecursionError):
         raise SlideError(slide_id, "regions: no GeoJSON; export the annotations from QuPath again") from None
+    reader.refuse_degrees()
     if not reader.outlines:
         raise SlideError(slide_id, "regions: the file holds no outlined area; draw some in QuPath or empty the cell")
     return Regions(tuple(reader.outlines), tuple(reader.notes()), hashlib.sha256(data).hexdigest())
@@ -138,37 +156,52 @@ def paint(
             if left >= right or top >= bottom:
                 continue
             corner = np.array([left, top], np.float64)
-            inside = _fill([ring - corner for ring in rings], (bottom - top, right - left), slide_id)
+            inside = fill([ring - corner for ring in rings], (bottom - top, right - left), slide_id)
             found[top:bottom, left:right][inside] = number
     return found
+
+
+def likely_slip(
+    regions: Regions,
+    tissue: Bool[np.ndarray, "h w"],
+    *,
+    px_from_px0: float,
+    size_px0: tuple[int, int],
+    mpp: float,
+) -> str:
+    """What would put outlines onto the tissue that they miss, and what to do; empty where nothing does.
+
+    Args:
+        regions: Of the slide.
+        tissue: In the slide's frame, whole.
+        px_from_px0: Px of the tissue per px of level 0.
+        size_px0: Width and height of the slide.
+        mpp: Of level 0.
+    """
+    best, said = LEAST_MEANT_FRAC, ""
+    for slip in ON_TISSUE:
+        outlines = [
+            replace(
+                outline,
+                polygons=tuple(
+                    tuple(slip.move(ring, np.array(size_px0), mpp) for ring in polygon) for polygon in outline.polygons
+                ),
+            )
+            for outline in regions.outlines
+            if outline.region not in OUT
+        ]
+        meant = replace(regions, outlines=tuple(outlines))
+        covered = paint(meant, shape=(tissue.shape[0], tissue.shape[1]), px_from_px0=px_from_px0) > 0
+        held = float(tissue[covered].mean()) if covered.any() else 0.0
+        if held > best:
+            best, said = held, f"{slip.found} {held:.0%} of it would be tissue; {slip.remedy}"
+    return said
 
 
 def _pixels_around(rings: list[np.ndarray], shape: tuple[int, int]) -> tuple[int, int, int, int]:
     low = np.floor(np.min([ring.min(0) for ring in rings], axis=0)).astype(np.int64)
     high = np.ceil(np.max([ring.max(0) for ring in rings], axis=0)).astype(np.int64)
     return max(0, int(low[0])), max(0, int(low[1])), min(shape[1], int(high[0])), min(shape[0], int(high[1]))
-
-
-def _fill(rings: list[np.ndarray], shape: tuple[int, int], slide_id: str) -> np.ndarray:
-    """Px whose centres an odd number of rings goes around: each edge turns all px to its right over."""
-    height, width = shape
-    start = np.concatenate(rings)
-    stop = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
-    first = np.clip(np.ceil(np.minimum(start[:, 1], stop[:, 1]) - 0.5), 0, height).astype(np.int64)
-    last = np.clip(np.ceil(np.maximum(start[:, 1], stop[:, 1]) - 0.5), 0, height).astype(np.int64)
-    counts = last - first
-    total = int(counts.sum())
-    if total > MAX_CROSSINGS:
-        raise SlideError(slide_id, "regions: an outline of endless turns back and forth; draw it again in QuPath")
-    edge = np.repeat(np.arange(len(start)), counts)
-    row = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
-    slope = (stop[edge, 0] - start[edge, 0]) / (stop[edge, 1] - start[edge, 1])
-    x = start[edge, 0] + (row + 0.5 - start[edge, 1]) * slope
-    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-    turned = np.zeros((height, width + 1), np.uint8)
-    np.bitwise_xor.at(turned.ravel(), row * (width + 1) + column, 1)
-    filled: np.ndarray = np.bitwise_xor.accumulate(turned, axis=1)[:, :-1].astype(bool)
-    return filled
 
 
 # Reading ---------------------------------------------------------------------------------------------------
@@ -188,8 +221,12 @@ def _read(path: Path, slide_id: str) -> bytes:
         raise SlideError(slide_id, "regions: there is no such file; correct its row of the slide sheet") from None
 
 
+class _NotFinite(ValueError):
+    """A number that JSON does not have and many programs write all the same."""
+
+
 def _refuse_constant(name: str) -> float:
-    raise ValueError(name)
+    raise _NotFinite(name)
 
 
 def _features(document: Any) -> Iterator[Any]:
@@ -216,10 +253,12 @@ def _shown(name: str) -> str:
 class _Reader:
     """Features gathered one by one, with what is to be said of them."""
 
-    def __init__(self, slide_id: str, size_px0: tuple[int, int], names: Mapping[str, RegionName]) -> None:
+    def __init__(self, slide_id: str, size_px0: tuple[int, int], mpp: float, names: Mapping[str, RegionName]) -> None:
         self.outlines: list[Outline] = []
         self._slide_id = slide_id
         self._size_px0 = np.array(size_px0, np.float64)
+        self._mpp = mpp
+        self._farthest = np.zeros(2)
         self._names = names
         self._vertices = 0
         self._left_out: Counter[str] = Counter()
@@ -248,14 +287,46 @@ class _Reader:
         if region == "ignore":
             self._left_out["areas of a class to ignore are left out"] += 1
             return
-        area = sum(_area(polygon) for polygon in polygons)
-        if area < MIN_PX0:
+        self._farthest = np.max([self._farthest, *(np.abs(ring).max(0) for ring in self._rings(polygons))], axis=0)
+        covered = sum(self._area(polygon, where) for polygon in polygons)
+        if covered < MIN_PX0:
             self._left_out["areas of no extent are left out"] += 1
             return
-        self._place(np.concatenate([ring for polygon in polygons for ring in polygon]), where)
-        self.outlines.append(Outline(region, tuple(polygons), area))
+        self._place(np.concatenate(self._rings(polygons)), where)
+        self.outlines.append(Outline(region, tuple(polygons), covered))
         if len(self.outlines) > MAX_OUTLINES:
             raise self._error(f"more than {MAX_OUTLINES:,} areas; export annotations alone, without detections")
+
+    def refuse_degrees(self) -> None:
+        """Check that positions are not those of a map, or shares of the slide.
+
+        Raises:
+            SlideError: None is farther from the corner than degrees go.
+        """
+        if self._size_px0.max() >= MIN_SLIDE_PX0 and self._farthest.max() > 0 and (self._farthest <= DEGREES).all():
+            what = "from 0 to 1: shares of the slide" if self._farthest.max() <= 1 else "within ±180 and ±90: degrees"
+            raise self._error(
+                f"all positions lie {what}, as it seems, and not px of level 0; export the annotations from QuPath"
+            )
+
+    @staticmethod
+    def _rings(polygons: list[Polygon]) -> list[np.ndarray]:
+        return [ring for polygon in polygons for ring in polygon]
+
+    def _area(self, polygon: Polygon, where: str) -> float:
+        """The area of a polygon, px², whose rings may cross themselves as long as their inside is plain."""
+        crossed = [crossing(ring, self._slide_id) for ring in polygon]
+        found = [one for one in crossed if one is not None]
+        if not found:
+            return area(polygon)
+        if (twice := max(one.twice_frac for one in found)) > MAX_TWICE_FRAC:
+            raise self._error(
+                f"the line of {where} crosses itself and goes around {twice:.1%} of its area twice, which may be "
+                "meant as inside or as a hole; draw it again in QuPath, or as two annotations"
+            )
+        self._left_out["outlines cross themselves; all that their lines go around counts as inside"] += 1
+        sizes = [area((ring,)) if one is None else one.area for ring, one in zip(polygon, crossed, strict=True)]
+        return 2 * max(sizes) - sum(sizes)
 
     def _region(self, classification: Any, where: str) -> RegionName:
         name = classification
@@ -324,19 +395,18 @@ class _Reader:
             width, height = (int(side) for side in self._size_px0)
             raise self._error(
                 f"{where} lies beside the slide (x {low[0]:.0f} to {high[0]:.0f}, y {low[1]:.0f} to {high[1]:.0f} of "
-                f"{width} × {height} px): another slide's file, or not px of level 0"
+                f"{width} × {height} px): {self._meant(points)}"
             )
         if (low < -1).any() or (high > self._size_px0 + 1).any():
             self._left_out["areas reach beyond the slide, where they count for nothing"] += 1
 
+    def _meant(self, points: Float[np.ndarray, "n 2"]) -> str:
+        """What brings points that lie beside the slide onto it."""
+        for slip in SLIPS:
+            moved = slip.move(points, self._size_px0, self._mpp)
+            if (moved >= -1).all() and (moved <= self._size_px0 + 1).all():
+                return f"{slip.found} it would lie on it; {slip.remedy}"
+        return "another slide's file, or not px of level 0"
+
     def _error(self, what: str) -> SlideError:
         return SlideError(self._slide_id, f"regions: {what}")
-
-
-def _area(polygon: Polygon) -> float:
-    """Of the outer ring without its holes; which ring is the outer one its size tells."""
-    sizes = []
-    for ring in polygon:
-        x, y = (ring - ring[0]).T
-        sizes.append(abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2)
-    return max(sizes) - (sum(sizes) - max(sizes))

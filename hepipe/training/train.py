@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hepipe.dataset.normalize import find_normalization
+from hepipe.dataset.terms import Terms, as_told, merged_terms, told_terms
 from hepipe.dataset.tiles import Sampler, SplitTiles
 from hepipe.errors import StoreError
-from hepipe.models.finished import build_method, device_of, file_sha256, load_parts, write_finished
+from hepipe.models.finished import (
+    build_method,
+    device_of,
+    file_sha256,
+    load_parts,
+    read_finished_provenance,
+    write_finished,
+)
 from hepipe.models.ranks import n_ranks, rank, wait_for_all
 from hepipe.models.resolved import ResolvedRun
 from hepipe.stores.provenance import Provenance, digest
@@ -26,6 +35,7 @@ def train_run(
     part_folders: Mapping[str, Path],
     model: Path,
     history: Path,
+    terms: Sequence[Terms] = (),
 ) -> None:
     """Train and store the finished model and its history; side files lie in the model's folder.
 
@@ -36,6 +46,7 @@ def train_run(
         part_folders: Part name to the folder of the run that fills it.
         model: Where the finished model goes.
         history: Where the table of loss terms goes.
+        terms: Of the data set; with those of the runs that it builds on they stay with the weights.
 
     Raises:
         StoreError: No training tile, or no validation tile for a metric to choose by.
@@ -46,6 +57,9 @@ def train_run(
     choice = find_choice(spec.select, crop_px=spec.crop_px, where=f"runs.{run.name}.training")
     parts = load_parts(run, part_folders, training=True)
     tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb)
+    normalization = find_normalization(spec.normalize, tiles.cases, tiles.case_pixels)
+    if normalization is not None:
+        tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb, normalization=normalization)
     sampler = Sampler(
         tiles,
         batch_size=spec.batch_size,
@@ -57,7 +71,7 @@ def train_run(
         rank=rank(),
         n_ranks=n_ranks(),
     )
-    held_out = SplitTiles(index, "val", mpp=spec.mpp, cache_mb=spec.cache_mb)
+    held_out = SplitTiles(index, "val", mpp=spec.mpp, cache_mb=spec.cache_mb, normalization=normalization)
     if not held_out.rows and choice is not None:
         raise StoreError(
             f"split val holds no tile, so {spec.select.metric} cannot choose the checkpoint of run {run.name}; "
@@ -72,6 +86,7 @@ def train_run(
         batch_size=spec.batch_size,
         device=device,
     )
+    inherited = inherited_terms(terms, part_folders.values())
     inputs = {"dataset": fingerprint, "config": run.digest}
     inputs |= {f"part:{name}": part.sha256 for name, part in parts.items()}
     log = History(run.name, events=model.parent / "tensorboard" if spec.tensorboard and rank() == 0 else None)
@@ -90,10 +105,25 @@ def train_run(
     )
     if rank() == 0:
         provenance = Provenance(
-            artefact="model", subject=run.name, spec=run.model_dump(mode="json", exclude={"provenance"}), inputs=inputs
+            artefact="model",
+            subject=run.name,
+            spec=run.model_dump(mode="json", exclude={"provenance"}),
+            inputs=inputs,
+            # With the weights, so that wherever they go the H&E can be shown to them in the same colours.
+            told={
+                **({} if normalization is None else {"normalization": normalization.model_dump(mode="json")}),
+                **as_told(inherited),
+            },
         )
         write_finished(model, state, provenance)
         made = {**inputs, "model": file_sha256(model)}
         log.write(history, provenance.model_copy(update={"artefact": "history", "inputs": made}))
         resume.clear()
     wait_for_all()
+
+
+def inherited_terms(terms: Sequence[Terms], runs: Iterable[Path]) -> tuple[Terms, ...]:
+    """The terms of a run's data set with those that the runs it builds on carry in their finished models."""
+    return merged_terms(
+        terms, *(told_terms(read_finished_provenance(folder / "model.safetensors").told) for folder in runs)
+    )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIX_DIGITS = 8
+MAX_NAMED_BYTES = 1_000_000_000
+"""Of a file that is read whole."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,49 @@ def add(name: str, source: Path, *, folder: Path | None = None) -> RoleState:
     beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(beside, _record_path(target))
     return state(name, folder=folder)
+
+
+def named_file(name: str, *, folder: Path | None = None) -> Path:
+    """A file of the user's in the weights folder, which fills no role.
+
+    Args:
+        name: Of the file, without folders.
+        folder: Of the weights; None: the usual one.
+
+    Raises:
+        WeightsError: Not there, a link that leads out of the folder, or too large.
+    """
+    place = weights_folder(folder)
+    path = place / name
+    if Path(name).name != name or not path.is_file():
+        raise WeightsError(f"weights file {name!r}: not in {place}; put it there, or set HEPIPE_WEIGHTS to its folder")
+    if path.resolve().parent != place.resolve():
+        raise WeightsError(f"weights file {name}: a link that leads out of {place}; put the file itself there")
+    size = path.stat().st_size
+    if size > MAX_NAMED_BYTES:
+        raise WeightsError(f"weights file {name}: {size / 1e9:.1f} GB, at most {MAX_NAMED_BYTES / 1e9:g} GB expected")
+    return path
+
+
+def named_bytes(name: str, sha256: str, *, folder: Path | None = None) -> bytes:
+    """The bytes of such a file, hashed as they are given back.
+
+    Args:
+        name: Of the file, without folders.
+        sha256: What it must have, 64 hex digits.
+        folder: Of the weights; None: the usual one.
+
+    Raises:
+        WeightsError: As of `named_file`, or another file.
+    """
+    content = named_file(name, folder=folder).read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise WeightsError(
+            f"weights file {name}: SHA-256 {found} found, {sha256} expected; "
+            "fetch the file again, or state its hash where it is named"
+        )
+    return content
 
 
 def read_torch_file(path: Path) -> dict[str, Tensor]:

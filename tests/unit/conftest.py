@@ -73,6 +73,7 @@ def make_index(tmp_path: Path) -> MakeIndex:
                             "alignment": "aligned",
                             "he_reader": None,
                             "ihc_reader": None,
+                            "fold": None,
                         }
                     )
             writer.finish()

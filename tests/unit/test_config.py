@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hepipe.config import Config, case_rows, load_config, pseudonym, synth_rows
+from hepipe.config import Config, case_rows, load_config, pseudonym, synth_rows, transforms_folder
 from hepipe.errors import ConfigError
 
 DEMO: dict[str, Any] = {"datasets": {"demo": {"synth": {"patients": 4, "seed": 3}}}}
@@ -73,6 +73,10 @@ def test_every_problem_is_told_at_once():
         ({"datasets": []}, "datasets: a mapping expected, found list"),
         ({"datasets": {"a": None}}, "datasets.a: a mapping expected, found NoneType"),
         ({"datasets": {"a": {}}}, "datasets.a: give exactly one of sheet, synth, import"),
+        (
+            {"datasets": {"a": {"import": {"kind": "folder", "path": "p", "mpp": 0.5}, "transforms": "t"}}},
+            "datasets.a: transforms goes with a sheet or synth: the tiles of an import are registered already",
+        ),
         ({"datasets": {"a": {"synth": {}, "sheet": "s.tsv"}}}, "datasets.a: give exactly one of sheet, synth, import"),
         ({"datasets": {"a/b": {"synth": {}}}}, "name 'a/b': letters, digits, '_', '-' expected"),
         (
@@ -114,6 +118,17 @@ def test_pseudonyms_replace_the_ids_of_the_sheet(tmp_path: Path):
     assert row.patient_id.startswith("P")
     assert "DOE" not in row.case_id + row.patient_id
     assert pseudonym("other", "DOE-1", "C") != row.case_id
+
+
+def test_stored_transforms_are_taken_from_a_folder_that_holds_some(tmp_path: Path):
+    config = load_config(
+        {"data": str(tmp_path), "datasets": {"a": {"synth": {}, "transforms": "set"}, "b": {"synth": {}}}}
+    )
+    assert transforms_folder(config, "b") is None
+    with pytest.raises(ConfigError, match=r"datasets.a.transforms: .* has no folder `registered`"):
+        transforms_folder(config, "a")
+    (tmp_path / "set/registered").mkdir(parents=True)
+    assert transforms_folder(config, "a") == tmp_path / "set"
 
 
 def test_the_config_is_light_to_import():

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import zarr
 
-from hepipe.stores.tables import TILES, read_table
+from hepipe.dataset.card import read_card
+from hepipe.dataset.curation import content_id
+from hepipe.dataset.decisions import Decision, write_decisions
+from hepipe.stores.tables import INDEX, TILES, read_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,6 +105,19 @@ def test_a_changed_limit_grades_again_and_cuts_nothing(finished, base):
     assert not planned.keys() & {"tile_case", "import_tiles", "register_case", "find_tissue", "check_slides"}
 
 
+def test_a_network_of_the_users_cuts_again_and_registers_nothing(finished, base):
+    network = {"file": "net.onnx", "sha256": "0" * 64, "mpp": 1.5, "classes": ["tissue", "fold"], "drop": {"fold": 0.1}}
+    asked = changed(base, "quality.learned", network)
+    told = finished.snakemake("-n", config=asked)
+    assert told.returncode != 0
+    assert "weights file 'net.onnx': not in weights; put it there" in told.stdout
+    (finished.path / "weights").mkdir(exist_ok=True)
+    (finished.path / "weights" / "net.onnx").write_bytes(b"")
+    planned = finished.planned(asked)
+    assert planned["tile_case"] == 11
+    assert not planned.keys() & {"register_case", "find_tissue", "estimate_stains", "check_slides"}
+
+
 def test_a_changed_grid_cuts_again_and_registers_nothing(finished, base):
     planned = finished.planned(changed(base, "tiling.overlap_px", 16))
     assert planned["tile_case"] == 11
@@ -145,6 +161,36 @@ def test_a_persons_word_on_a_pair_runs_that_pair_again_and_no_other(finished, co
     once = (*own, "landmarks_page", "review", "assemble_dataset", "report")
     assert {rule: planned.get(rule) for rule in once} == dict.fromkeys(once, 1)
     assert set(planned) == set(once)
+
+
+def test_decisions_of_a_person_assemble_their_data_set_again_and_cut_nothing(finished, base, tmp_path):
+    folder = finished.path / "results/cohort"
+    with_decisions = changed(base, "datasets.cohort.curation", {"decisions": ["decided.csv"]})
+    assert "no file decided.csv" in finished.snakemake("-n", config=with_decisions).stdout
+    before = read_card(folder / "dataset.json")
+    rows = read_table(folder / "index.parquet", INDEX)
+    write_decisions(
+        finished.path / "decided.csv", [Decision(content_id(rows[0]), rows[0]["tile_id"], "drop", "fold", "ann")]
+    )
+    planned = finished.planned(with_decisions)
+    assert planned["assemble_dataset"] == 1
+    assert not planned.keys() & {"tile_case", "grade_tiles", "import_tiles", "register_case"}
+    # As the rule does it, but elsewhere: the folder is for all tests.
+    command = [sys.executable, "-m", "hepipe", "assemble", "--folder", str(folder), "--decisions", "decided.csv"]
+    command += ["--cases", ",".join(case.case_id for case in before.cases), "--curated", str(tmp_path / "curated.csv")]
+    command += ["--index", str(tmp_path / "index.parquet"), "--card", str(tmp_path / "dataset.json")]
+    spec = json.dumps({"shares": base["splits"]["shares"]})
+    subprocess.run(
+        [*command, "--spec", spec], check=True, cwd=finished.path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    after = read_card(tmp_path / "dataset.json")
+    assert [row["tile_id"] for row in read_table(tmp_path / "index.parquet", INDEX)] == [
+        row["tile_id"] for row in rows[1:]
+    ]
+    assert after.curation is not None
+    assert after.curation.by_reason == {"curation:fold": 1}
+    assert after.fingerprint != before.fingerprint
+    (finished.path / "decided.csv").unlink()
 
 
 def test_an_edited_outline_runs_the_tissue_of_its_pair_again_and_registers_nothing(finished):

@@ -1,12 +1,15 @@
+import hashlib
 import json
 import shlex
 import sys
 from pathlib import Path
 
 from hepipe.cli.run import check_folder
-from hepipe.config import case_rows, load_config
+from hepipe.config import case_rows, decision_files, load_config, transforms_folder
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.models.catalog import check_run
+from hepipe.specs.imports import FILES as IMPORT_FILES
+from hepipe.weights.store import named_file
 
 
 def stop(error):
@@ -19,10 +22,16 @@ try:
     CONFIG = load_config(config)
     for _run in CONFIG.runs:
         check_run(CONFIG, _run)
+    for _dataset in CONFIG.datasets.values():
+        # Missed before anything runs, not after hours of registration; its hash is checked where it is read.
+        if _dataset.sections.quality.learned is not None:
+            named_file(_dataset.sections.quality.learned.file)
     ROWS = {
         name: {row.case_id: row for row in case_rows(CONFIG, name)}
         for name in CONFIG.datasets
     }
+    DECISIONS = {name: decision_files(CONFIG, name) for name in CONFIG.datasets}
+    TRANSFORMS = {name: transforms_folder(CONFIG, name) for name in CONFIG.datasets}
 except HepipeError as error:
     stop(error)
 
@@ -33,6 +42,7 @@ wildcard_constraints:
     part="[A-Za-z0-9][A-Za-z0-9_.-]*",
     run="[A-Za-z0-9][A-Za-z0-9_-]*",
     split="train|val|test",
+    fold="[0-9]+",
 
 
 # The rule's own environment with --sdm, this interpreter otherwise, whatever `python` is on the PATH.
@@ -92,6 +102,28 @@ def landmark_option(wildcards):
     return f"--landmarks {shlex.quote(landmarks)}" if landmarks else ""
 
 
+def stored_transform(wildcards):
+    """The stored transform of a case, if it is there: a missing one is a verdict of register_case."""
+    folder = TRANSFORMS[wildcards.dataset]
+    stored = (
+        None if folder is None else folder / "registered" / f"{wildcards.case}.zarr"
+    )
+    return [str(stored)] if stored is not None and stored.is_dir() else []
+
+
+def stored_option(wildcards):
+    """Where stored transforms lie, for a data set that takes them."""
+    folder = TRANSFORMS[wildcards.dataset]
+    return "" if folder is None else f"--from {shlex.quote(str(folder))}"
+
+
+def registration_spec(wildcards):
+    """The section as JSON; that of a data set which takes stored transforms counts for nothing."""
+    if TRANSFORMS[wildcards.dataset] is not None:
+        return "{}"
+    return section("registration")(wildcards)
+
+
 def region_file(wildcards):
     """The regions of a case, if the file is there: only its tissue and what follows depend on them."""
     regions = row_of(wildcards).regions
@@ -113,6 +145,20 @@ def section(name):
         ).model_dump_json()
 
     return spec
+
+
+def stains_spec(wildcards):
+    """The section `stains` with the vectors of the case's own batch: those of another one run it no second time."""
+    spec = CONFIG.datasets[wildcards.dataset].sections.stains
+    return spec.of_batch(row_of(wildcards).batch).model_dump_json()
+
+
+def learned_option(wildcards):
+    """The user's own network, where the config names one; its limits are no part of it, as they cut nothing again."""
+    learned = CONFIG.datasets[wildcards.dataset].sections.quality.learned
+    if learned is None:
+        return ""
+    return f"--learned {shlex.quote(learned.model_dump_json(exclude={'drop'}))}"
 
 
 def registration_threads(wildcards):
@@ -141,12 +187,51 @@ def synth_number(wildcards):
 
 def import_spec(wildcards):
     """How an imported set reads, as JSON; where it lies stays out of artefacts."""
-    return CONFIG.datasets[wildcards.dataset].import_.model_dump_json(exclude={"path"})
+    return CONFIG.datasets[wildcards.dataset].import_.model_dump_json(
+        exclude=set(IMPORT_FILES)
+    )
+
+
+def import_kind(wildcards):
+    """What kind of set it is."""
+    return CONFIG.datasets[wildcards.dataset].import_.kind
+
+
+def import_lists(wildcards):
+    """The files that a person gives beside the set, by the option that takes them."""
+    spec = CONFIG.datasets[wildcards.dataset].import_
+    named = {name: getattr(spec, name) for name in IMPORT_FILES if name != "path"}
+    return {name: str(Path(CONFIG.data) / file) for name, file in named.items() if file}
+
+
+def import_inputs(wildcards):
+    """Those files: a changed list imports again."""
+    return list(import_lists(wildcards).values())
+
+
+def import_options(wildcards):
+    """Those files as options."""
+    return " ".join(
+        f"--{name} {shlex.quote(file)}"
+        for name, file in import_lists(wildcards).items()
+    )
 
 
 def import_folder(wildcards):
     """The folder of an imported set."""
     return str(Path(CONFIG.data) / CONFIG.datasets[wildcards.dataset].import_.path)
+
+
+def import_stamp(wildcards):
+    """Names, sizes and times of a set's files, as a digest: the folder's own time misses a picture that is replaced."""
+    folder = Path(import_folder(wildcards))
+    # What the workflow draws itself is not there yet when a job is planned.
+    if folder.parts[:1] == ("results",):
+        return ""
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    seen = [(str(path.relative_to(folder)), path.lstat()) for path in files]
+    text = json.dumps([[name, one.st_size, one.st_mtime_ns] for name, one in seen])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parts_of(dataset):
@@ -166,6 +251,23 @@ def dataset_tables(wildcards):
         for room in ("tiles", "verdict")
         for part in parts_of(wildcards.dataset)
     ]
+
+
+def decisions(wildcards):
+    """What people decided about the tiles of a data set."""
+    return DECISIONS[wildcards.dataset]
+
+
+def decision_options(wildcards):
+    """Those files as options."""
+    files = decisions(wildcards)
+    return " ".join(f"--decisions {shlex.quote(str(file))}" for file in files)
+
+
+def curation_spec(wildcards):
+    """How decisions are followed, as JSON; where they lie stays out of it."""
+    spec = CONFIG.datasets[wildcards.dataset].sections.curation
+    return spec.model_dump_json(exclude={"decisions"})
 
 
 def of_cases(pattern):
@@ -196,8 +298,18 @@ def run_dataset(wildcards, file):
 
 
 def run_index(wildcards):
-    """Index of the run's training tiles."""
-    return run_dataset(wildcards, "index.parquet")
+    """Index of the run's training tiles, with the splits of its fold."""
+    fold = CONFIG.runs[wildcards.run].fold
+    return run_dataset(
+        wildcards, "index.parquet" if fold is None else f"fold-{fold}.parquet"
+    )
+
+
+def judged_index(wildcards):
+    """Index of the tiles that a run is evaluated on: those of its fold in the data set that it was trained on."""
+    if wildcards.dataset == CONFIG.runs[wildcards.run].dataset:
+        return run_index(wildcards)
+    return f"results/{wildcards.dataset}/index.parquet"
 
 
 def run_card(wildcards):

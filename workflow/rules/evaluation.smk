@@ -2,7 +2,7 @@ rule score_run:
     """Measure the virtual tiles of one run on one split."""
     input:
         config="results/runs/{run}/config.json",
-        index="results/{dataset}/index.parquet",
+        index=judged_index,
         virtual="results/runs/{run}/on/{dataset}/{split}/virtual.zarr",
     output:
         "results/runs/{run}/on/{dataset}/{split}/scores.parquet",

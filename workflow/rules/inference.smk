@@ -3,7 +3,7 @@ rule predict_tiles:
     input:
         config="results/runs/{run}/config.json",
         model="results/runs/{run}/model.safetensors",
-        index="results/{dataset}/index.parquet",
+        index=judged_index,
     output:
         directory("results/runs/{run}/on/{dataset}/{split}/virtual.zarr"),
     log:

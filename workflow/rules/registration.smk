@@ -1,8 +1,9 @@
 rule register_case:
-    """Find where each point of the H&E slide lies on the IHC slide."""
+    """Find where each point of the H&E slide lies on the IHC slide, or take what a data set has stored of it."""
     input:
         slides=slide_files,
         checked="results/{dataset}/checked/{case}.json",
+        stored=stored_transform,
     output:
         directory("results/{dataset}/registered/{case}.zarr"),
     log:
@@ -17,9 +18,10 @@ rule register_case:
     params:
         pair=pair_options,
         landmarks=landmark_option,
-        spec=section("registration"),
+        stored=stored_option,
+        spec=registration_spec,
     shell:
-        "hepipe register {params.pair} --checked {input.checked} {params.landmarks}"
+        "hepipe register {params.pair} --checked {input.checked} {params.landmarks} {params.stored}"
         " --transform {output} --spec {params.spec:q} > {log} 2>&1"
 
 

@@ -17,7 +17,7 @@ rule estimate_stains:
         mem_mb=3000,
     params:
         pair=pair_options,
-        spec=section("stains"),
+        spec=stains_spec,
     shell:
-        "hepipe stains {params.pair} --checked {input.checked} --transform {input.transform}"
+        "hepipe stains estimate {params.pair} --checked {input.checked} --transform {input.transform}"
         " --tissue {input.tissue} --stains {output} --spec {params.spec:q} > {log} 2>&1"

@@ -22,20 +22,25 @@ rule tile_case:
         pair=pair_options,
         spec=section("tiling"),
         store=section("store"),
+        learned=learned_option,
     shell:
         "hepipe tile {params.pair} --checked {input.checked} --transform {input.transform}"
         " --tissue {input.tissue} --stains {input.stains} --tiles {output.tiles} --index {output.index}"
-        " --spec {params.spec:q} --store {params.store:q} --workers {threads} > {log} 2>&1"
+        " --spec {params.spec:q} --store {params.store:q} {params.learned}"
+        " --workers {threads} > {log} 2>&1"
 
 
 rule import_tiles:
     """Bring a tile set made elsewhere into the tile store."""
     input:
-        import_folder,
+        folder=import_folder,
+        lists=import_inputs,
     output:
         tiles=directory("results/{dataset}/tiles/imported.zarr"),
         index="results/{dataset}/tiles/imported.parquet",
         stains="results/{dataset}/stains/imported.json",
+        contact="results/{dataset}/pictures/imported/contact.png",
+        names="results/private/{dataset}/imported.csv",
     log:
         "results/private/logs/import_tiles/{dataset}.log",
     benchmark:
@@ -46,9 +51,14 @@ rule import_tiles:
     resources:
         mem_mb=8000,
     params:
+        kind=import_kind,
+        lists=import_options,
         spec=import_spec,
         stains=section("stains"),
         store=section("store"),
+        learned=learned_option,
+        stamp=import_stamp,
     shell:
-        "hepipe import --path {input:q} --tiles {output.tiles} --index {output.index} --stains {output.stains}"
-        " --spec {params.spec:q} --stains-spec {params.stains:q} --store {params.store:q} > {log} 2>&1"
+        "hepipe import {params.kind} {input.folder:q} --out results/{wildcards.dataset} --spec {params.spec:q}"
+        " {params.lists} --stains-spec {params.stains:q} --store {params.store:q} {params.learned}"
+        " --workers {threads} > {log} 2>&1"

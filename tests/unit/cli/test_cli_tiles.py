@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -5,26 +6,34 @@ import cv2
 import numpy as np
 import pytest
 import typer
+from onnx_writer import convolution
 from typer.testing import CliRunner
 
-from hepipe.cli.tiles import register
+from hepipe.cli import imports, stains, tiles
 from hepipe.dataset.card import read_card
 from hepipe.dataset.tiles import SplitTiles
+from hepipe.errors import StoreError
 from hepipe.geometry import identity
+from hepipe.quality.funnel import read_funnel
+from hepipe.quality.verdict import grade
 from hepipe.slides.pyramid import PyramidSlide
+from hepipe.specs.learned import LearnedSpec
 from hepipe.specs.quality import LimitsSpec, QualitySpec
 from hepipe.specs.stains import StainsSpec
 from hepipe.specs.tiling import TilingSpec
+from hepipe.stains.atst_mask import atst_mask
 from hepipe.status import failed, review
 from hepipe.stores.arrays import write_registered, write_tissue
 from hepipe.stores.cases import CheckedCase, SlideFacts, read_checked, read_stains, write_checked
 from hepipe.stores.provenance import Provenance
-from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table
+from hepipe.stores.tables import INDEX, TILES, VERDICTS, read_provenance, read_table, write_table
 from hepipe.stores.tiles import TileStore
 from hepipe.tissue.regions import REGIONS
 
 app = typer.Typer()
-register(app)
+stains.register(app)
+tiles.register(app)
+imports.register(app)
 
 MPP = 2.0
 TILING = TilingSpec(mpp=MPP, tile_px=32).model_dump_json()
@@ -104,22 +113,22 @@ class Folder:
             root / "registered" / f"{case_id}.zarr", "--tissue", root / "tissue" / f"{case_id}.zarr",
         ]  # fmt: skip
 
-    def chain(self, case_id: str, *, workers: int = 1) -> str:
+    def chain(self, case_id: str, *, workers: int = 1, quality: str = OPEN, learned: str = "") -> str:
         root = self.root
         stains = root / "stains" / f"{case_id}.json"
         index = root / "tiles" / f"{case_id}.parquet"
-        said = run("stains", *self.inputs(case_id), "--stains", stains)
+        said = run("stains", "estimate", *self.inputs(case_id), "--stains", stains)
         said += run(
             "tile", *self.inputs(case_id), "--stains", stains, "--tiles", root / "tiles" / f"{case_id}.zarr",
-            "--index", index, "--spec", TILING, "--workers", workers,
+            "--index", index, "--spec", TILING, "--workers", workers, "--learned", learned,
         )  # fmt: skip
         verdict = root / "verdict" / f"{case_id}.parquet"
-        return said + run("grade", "--index", index, "--verdict", verdict, "--spec", OPEN)
+        return said + run("grade", "--index", index, "--verdict", verdict, "--spec", quality)
 
     def assemble(self, *cases: str) -> str:
         return run(
             "assemble", "--folder", self.root, "--cases", ",".join(cases), "--index", self.root / "index.parquet",
-            "--card", self.root / "dataset.json",
+            "--card", self.root / "dataset.json", "--funnel", self.root / "funnel.json",
         )  # fmt: skip
 
 
@@ -244,7 +253,7 @@ def test_a_failed_case_passes_its_status_on_and_the_rest_completes(folder):
 
 def test_too_fine_a_resolution_fails_the_case_not_the_run(folder):
     root = folder.root
-    run("stains", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
+    run("stains", "estimate", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
     run(
         "tile", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json", "--tiles", root / "t.zarr",
         "--index", root / "t.parquet", "--spec", '{"mpp": 0.5}',
@@ -266,7 +275,7 @@ def test_tiles_need_a_physical_pixel_size(folder):
 
 def test_a_case_without_a_tile_says_how_much_tissue_there_was(folder):
     root = folder.root
-    run("stains", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
+    run("stains", "estimate", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json")
     said = run(
         "tile", *folder.inputs("c1"), "--stains", root / "stains" / "c1.json", "--tiles", root / "t.zarr",
         "--index", root / "t.parquet", "--spec", '{"mpp": 2, "tile_px": 160}',
@@ -298,12 +307,8 @@ def test_cut_and_imported_tiles_carry_every_measurement_that_the_default_limits_
     vectors = {"HE": [(0.65, 0.7, 0.29), (0.2, 0.8, 0.55)], "IHC": [(0.65, 0.7, 0.29), (0.27, 0.57, 0.78)]}
     for stain, pair in vectors.items():
         paint(tmp_path / "theirs" / stain / "one.png", pair, seed=4)
-    imported = tmp_path / "imported.parquet"
-    run(
-        "import", "--path", tmp_path / "theirs", "--tiles", tmp_path / "imported.zarr", "--index", imported,
-        "--stains", tmp_path / "stains.json", "--spec", json.dumps({"kind": "folder", "mpp": MPP}),
-        "--stains-spec", StainsSpec().model_dump_json(),
-    )  # fmt: skip
+    run("import", "folder", tmp_path / "theirs", "--out", tmp_path / "results/theirs", "--mpp", MPP)
+    imported = tmp_path / "results/theirs/tiles/imported.parquet"
     for table in (folder.root / "tiles" / "c1.parquet", imported):
         row = read_table(table, TILES)[0]
         limited = getattr(QualitySpec().limits, row["section"]).keys()
@@ -338,3 +343,108 @@ def test_a_review_of_the_registration_counts_under_an_earlier_doubt_about_the_sl
         folder.chain("c2")
         folder.assemble("c2")
         assert read_card(folder.root / "dataset.json").cases[0].n_held == held
+
+
+def split_network(root: Path) -> LearnedSpec:
+    """A network that calls a px ink where it is darker than 100 of 255 in red."""
+    weights, bias = np.zeros((2, 3, 1, 1), np.float32), np.array([0.0, 100 / 255], np.float32)
+    weights[0, 0], weights[1, 0] = 0.5, -0.5
+    content = convolution(weights, bias)
+    (root / "ink.onnx").write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return LearnedSpec(
+        file="ink.onnx", sha256=sha256, mpp=MPP, classes=("tissue", "ink"), drop={"ink": 0.1}, stains=("he",)
+    )
+
+
+def test_a_network_of_the_users_measures_tiles_and_the_funnel_says_what_its_limit_drops(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEPIPE_WEIGHTS", str(tmp_path))
+    network = split_network(tmp_path)
+    tables = {}
+    for name, learned in (("without", ""), ("with", network.model_dump_json(exclude={"drop"}))):
+        folder.chain("c1", learned=learned)
+        tables[name] = read_table(folder.root / "tiles/c1.parquet", TILES)
+        made = read_provenance(folder.root / "tiles/c1.parquet")
+        assert made.inputs.get("learned") == (network.sha256 if learned else None)
+    ink = [row["measurements"]["learned_ink_he"] for row in tables["with"]]
+    reds = [tile[..., 0] for tile in map(TileStore(folder.root / "tiles/c1.zarr").read, ["he"] * 9, range(9))]
+    assert ink == [pytest.approx((red < 100).mean(), abs=0.002) for red in reds]
+    assert min(ink) < max(ink)
+    # All else is as it was: the network stands beside the other measurements.
+    for plain, row in zip(tables["without"], tables["with"], strict=True):
+        assert row["he_sha256"] == plain["he_sha256"]
+        assert plain["measurements"].items() <= row["measurements"].items()
+    limit = round(float(np.median(ink)), 4)
+    strict = json.loads(OPEN) | {"learned": json.loads(network.model_dump_json()) | {"drop": {"ink": limit}}}
+    folder.chain("c1", learned=network.model_dump_json(exclude={"drop"}), quality=json.dumps(strict))
+    folder.assemble("c1")
+    funnel = read_funnel(folder.root / "funnel.json")
+    (case,) = funnel.cases
+    steps = {step.name: step for step in case.steps}
+    assert steps["learned_ink_he"].dropped == sum(share > limit for share in ink) > 0
+    # What stands in the funnel says the same of the same table again.
+    again = grade(
+        read_table(folder.root / "tiles/c1.parquet", TILES), QualitySpec.model_validate(funnel.provenance.spec)
+    )
+    assert again == read_table(folder.root / "verdict/c1.parquet", VERDICTS)
+    told = read_provenance(folder.root / "tiles/c1.parquet").told
+    assert (steps["cells"].left, steps["glass"].left) == (told["n_cells"], told["n_tissue"])
+    assert (
+        steps["kept"].left
+        == len(read_table(folder.root / "index.parquet", INDEX))
+        == 9 - steps["learned_ink_he"].dropped
+    )
+
+
+def test_the_card_warns_of_a_filter_that_drops_one_score_more_than_the_others(folder):
+    folder.case("c2", "0", seed=2)
+    for case_id in ("c1", "c2"):
+        folder.chain(case_id)
+    path = folder.root / "verdict/c1.parquet"
+    made = read_provenance(path)
+    blurred = [
+        {**row, "keep": False, "reason": "blur_ihc", "flags": ["blur_ihc"]} if at < 8 else row
+        for at, row in enumerate(read_table(path, VERDICTS))
+    ]
+    limits = {"restained": {"blur_ihc": {"max": 0.7}}, "consecutive": {}}
+    write_table(blurred, path, VERDICTS, made.model_copy(update={"spec": {**made.spec, "limits": limits}}))
+    said = " ".join(folder.assemble("c1", "c2").split())
+    told = "filter blur_ihc drops 89% of the 3+ tiles and 0% of the others (restained pairs), in 1 of its 1 cases"
+    assert f"warning: {told}" in said
+    assert any(warning.startswith(told) for warning in read_card(folder.root / "dataset.json").warnings)
+    funnel = read_funnel(folder.root / "funnel.json")
+    assert [case.alarms for case in funnel.cases] == [("blur_ihc",), ()]
+    assert funnel.provenance.inputs == {"fingerprint": read_card(folder.root / "dataset.json").fingerprint}
+
+
+def test_a_case_without_dab_takes_the_vectors_of_its_batch_and_says_so(folder):
+    checked, record = folder.root / "checked/c1.json", folder.root / "stains/c1.json"
+    paint(folder.root / "slides/c1-ihc.png", [(0.65, 0.7, 0.29), (0.66, 0.69, 0.29)], seed=1)
+    write_checked(checked, read_checked(checked).model_copy(update={"batch": "b1"}))
+    given = {"b1": {"haematoxylin": (0.6, 0.7, 0.3), "dab": (0.3, 0.55, 0.78)}}
+    said = run("stains", "estimate", *folder.inputs("c1"), "--stains", record, "--spec", json.dumps({"batches": given}))
+    found = read_stains(record)
+    assert (found.batch, found.ihc.method, found.he.method) == ("b1", "batch", "macenko")
+    assert "vectors of its batch in place of macenko" in " ".join(said.split())
+    assert "b1" in run("stains", "pool", folder.root)
+
+
+def test_imported_tiles_take_the_mask_recipe_of_the_config(tmp_path):
+    for stain in ("HE", "IHC"):
+        (tmp_path / "theirs" / stain).mkdir(parents=True)
+        paint(tmp_path / "theirs" / stain / "one.png", [(0.65, 0.7, 0.29), (0.27, 0.57, 0.78)], seed=4)
+    recipe = json.dumps({"dab_method": "atst"})
+    out = tmp_path / "results/theirs"
+    run("import", "folder", tmp_path / "theirs", "--out", out, "--mpp", 0.4661, "--stains-spec", recipe)
+    store = TileStore(out / "tiles/imported.zarr")
+    np.testing.assert_array_equal(store.read_mask("dab_mask", 0), atst_mask(store.read("ihc", 0), close_px=30).mask)
+
+
+def test_verdicts_by_limits_of_another_version_are_asked_for_again(folder):
+    folder.chain("c1")
+    path = folder.root / "verdict/c1.parquet"
+    made = read_provenance(path)
+    old = made.model_copy(update={"spec": {"revision": 2, "limits": {"blur_he": {"max": 1}}}})
+    write_table(read_table(path, VERDICTS), path, VERDICTS, old)
+    with pytest.raises(StoreError, match="graded by limits of another version; run grade_tiles again"):
+        folder.assemble("c1")

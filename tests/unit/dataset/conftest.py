@@ -68,6 +68,7 @@ def make_cohort(tmp_path):
                             "measurements": {},
                             "store": f"tiles/{store}.zarr",
                             "split": split,
+                            "fold": None,
                             "alignment": "aligned",
                             **changes,
                         }

@@ -43,6 +43,7 @@ def index_row(tile_id, row, split="test"):
         "alignment": "aligned",
         "he_reader": None,
         "ihc_reader": None,
+        "fold": None,
     }
 
 

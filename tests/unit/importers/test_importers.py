@@ -4,8 +4,9 @@ from PIL import Image
 
 from hepipe.errors import ConfigError
 from hepipe.importers.aligned import open_aligned
-from hepipe.importers.files import captured, read_scores, tiles_below
+from hepipe.importers.files import tiles_below
 from hepipe.importers.folder import open_folders
+from hepipe.importers.names import captured, read_scores
 from hepipe.importers.pairs import import_tiles, sample_pixels
 from hepipe.specs.imports import ImportSpec
 from hepipe.specs.stains import StainsSpec
@@ -24,6 +25,18 @@ def save(path, *, side=(16, 16), seed=0, format="PNG", mode="RGB"):
     pixels = np.random.default_rng(seed).integers(0, 256, (side[1], side[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path, format=format)
     return pixels
+
+
+def test_laboratory_numbers_in_names_that_nothing_replaces_are_a_warning(put, opened, tmp_path):
+    put("train/67M2100642_15_18.jpg", "train/67M2100642_15_19.jpg", "test/00000_train_1+.jpg", side=(32, 16))
+
+    def warned(**options):
+        return [text for text in opened("aligned", mpp=0.5, **options).told["warnings"] if "laboratory" in text]
+
+    assert warned()[0].startswith("2 file names hold what looks like a laboratory's number")
+    assert "67M" not in warned()[0]
+    assert not warned(case_pattern=r"(\d+[A-Z]\d+|0+)_")
+    assert not warned(alias="never")
 
 
 @pytest.fixture
@@ -63,7 +76,10 @@ def test_a_missing_partner_stops_the_import_and_is_named(bci):
         open_folders(bci, SPEC)
     tiles = open_folders(bci, SPEC.model_copy(update={"allow_missing": True}))
     assert len(tiles.pairs) == 2
-    assert tiles.dropped == ("test/00002_test_0 (no IHC)", "test/zz (no HE)")
+    assert [(pair.tile_id, pair.he is None, pair.problem) for pair in tiles.dropped] == [
+        ("test/00002_test_0", False, "no partner"),
+        ("test/zz", True, "no partner"),
+    ]
 
 
 def test_the_format_is_told_by_the_bytes(tmp_path):
@@ -162,7 +178,7 @@ def test_imported_tiles_come_into_the_store_with_their_rows(bci, tmp_path):
         tiles,
         spec,
         measures=[lambda he, ihc, mpp: {"white_frac_he": 0.25, "white_frac_ihc": 0.5}],
-        dab_mask=lambda ihc, mpp: ihc[..., 0] > 9,
+        dab_mask=lambda ihc, mpp, measurements: ihc[..., 0] > 9,
         store=store,
         workers=2,
     )

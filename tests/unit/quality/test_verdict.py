@@ -66,7 +66,7 @@ def test_no_tiles_no_verdicts():
 @pytest.mark.parametrize(("bad", "state"), [(0, "ok"), (7, "ok"), (9, "review"), (10, "failed")])
 def test_the_case_is_judged_by_how_many_are_dropped(bad, state):
     verdicts = grade([tile(str(n), blur_he=2.0 if n < bad else 0.1) for n in range(10)], SPEC)
-    status = grade_status(verdicts, SPEC)
+    status = grade_status(verdicts, SPEC.model_copy(update={"alarm_filter_frac": 1.0}))
     assert status.state == state
     assert (f"blur_he {bad}" in status.reason) == (state != "ok")
 
@@ -114,3 +114,27 @@ def test_misaligned_tiles_are_dropped_unless_the_configuration_keeps_them():
     assert [row["keep"] for row in grade(tiles, lenient)] == [True, True, False]
     strict = SPEC.model_copy(update={"alignment": AlignmentsSpec(drop=("weak", "misaligned"))})
     assert [row["reason"] for row in grade(tiles, strict)] == ["misaligned", "weak", "blur_he"]
+
+
+def test_a_filter_that_empties_a_slide_is_named_whatever_is_named_as_the_reason():
+    # Every tile that is blurred is named for its pen, so blur never stands as a reason.
+    both = {"blur_he": 2.0, "pen_ihc": 0.5}
+    rows = grade([tile(str(n), **(both if n < 4 else {"blur_he": 2.0} if n < 6 else {})) for n in range(10)], SPEC)
+    status = grade_status(rows, SPEC)
+    assert (status.state, status.stage) == ("review", "quality")
+    assert status.reason == "blur_he alone drops 6 of 10 tiles: look at the slide, or see blur_he in quality.limits"
+
+
+def test_the_share_that_alarms_is_that_of_the_config():
+    rows = grade([tile(str(n), **({"blur_he": 2.0} if n < 5 else {"pen_ihc": 0.5})) for n in range(7)], SPEC)
+    lenient = SPEC.model_copy(update={"alarm_filter_frac": 0.75, "alarm_dropped_frac": 1.0})
+    rows += grade([tile("kept")], SPEC)
+    assert grade_status(rows, lenient).state == "ok"
+    assert "blur_he alone drops 5 of 8 tiles" in grade_status(rows, SPEC).reason
+
+
+def test_an_alarm_over_alignment_or_pixels_points_elsewhere_than_the_limits():
+    far = grade([tile(str(n), shift_um=5.0 if n < 6 else 0.1) for n in range(10)], SPEC)
+    assert "misaligned alone drops 6 of 10 tiles: look at the registration" in grade_status(far, SPEC).reason
+    lost = [{**tile(str(n)), "problem": "some pixels do not decode" if n < 6 else ""} for n in range(10)]
+    assert "unreadable alone drops 6 of 10 tiles: copy or scan" in grade_status(grade(lost, SPEC), SPEC).reason

@@ -292,6 +292,20 @@ def test_outlines_without_tissue_are_told_as_those_of_another_slide(registered):
     assert "another slide's file, or not px of level 0" in status.reason
 
 
+def test_outlines_in_another_unit_or_level_are_told_as_such(registered):
+    """In µm they lie beside a slide of px of 4 µm; counted on a level 16 times smaller, on its glass."""
+    folder, tissue = registered
+    meant = np.array(json.loads(outlined(folder, "Tumor", 40).read_text())["features"][0]["geometry"]["coordinates"])
+    for factor, words in ((MPP, "as µm it would lie on it"), (1 / 16, "as px of a level 16 times smaller")):
+        path = outlined(folder, "Tumor", 40)
+        document = json.loads(path.read_text())
+        document["features"][0]["geometry"]["coordinates"] = (meant * factor).tolist()
+        path.write_text(json.dumps(document))
+        status = tissue(f"x{factor}", "--regions", path).provenance.status
+        assert (status.state, status.stage) == ("failed", "tissue")
+        assert words in status.reason
+
+
 def test_a_map_of_tissue_from_a_stranger_is_not_believed(registered):
     folder, tissue = registered
     tissue("odd", "--regions", outlined(folder, "Tumor", 40))

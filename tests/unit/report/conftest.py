@@ -11,6 +11,8 @@ from hepipe.evaluation.score import score_run
 from hepipe.geometry import identity
 from hepipe.metrics.catalog import METRICS
 from hepipe.models.resolved import ResolvedRun, write_resolved
+from hepipe.quality.funnel import Graded, data_set_funnel, write_funnel
+from hepipe.specs.quality import QualitySpec
 from hepipe.specs.training import EvaluationSpec, TrainingSpec
 from hepipe.stains.matrices import DAB, EOSIN, HAEMATOXYLIN, stain_matrix
 from hepipe.status import OK, CaseStatus
@@ -45,6 +47,7 @@ class Results:
         """Cases as (case id, score, status); a failed one has no tiles."""
         folder = self.folder / name
         described, rows = [], []
+        self.graded = []
         for number, (case_id, score, status) in enumerate(cases):
             rows_of_case = [] if status.failed else self._case(folder, case_id, score, number, n_tiles, strength)
             rows += rows_of_case
@@ -71,6 +74,7 @@ class Results:
             provenance=made,
         )
         write_card(folder / "dataset.json", card)
+        write_funnel(folder / "funnel.json", data_set_funnel(name, self.graded))
         write_table(rows, folder / "index.parquet", INDEX, made)
         self.spec["datasets"][name] = {"kind": "slides", "cases": [case_id for case_id, _, _ in cases], "note": note}
         return self
@@ -99,6 +103,9 @@ class Results:
             writer.finish()
         write_table(rows, folder / "tiles" / f"{case_id}.parquet", TILES, made)
         write_table(verdicts, folder / "verdict" / f"{case_id}.parquet", VERDICTS, made)
+        told = {"n_cells": 3 * n_tiles, "n_tissue": n_tiles, "n_inside": n_tiles, "n_outside": 0}
+        kept = frozenset(verdict["tile_id"] for verdict in verdicts if verdict["keep"])
+        self.graded.append(Graded(case_id, "restained", score, rows, verdicts, told, QualitySpec(), kept, {}))
         chain = [{"step": "affine", "score_before": 0.1, "score_after": 0.5, "kept": True, "note": ""}]
         spread = {"tre_before_um": {"median": 120.0, "p90": 200.0}, "tre_um": {"median": 3.2, "p90": 7.0}, "n": 12}
         write_registered(
@@ -143,6 +150,7 @@ class Results:
                 "alignment": "aligned",
                 "he_reader": None,
                 "ihc_reader": None,
+                "fold": None,
             }
             for row in rows[1:]
         ]

@@ -42,7 +42,13 @@ def test_the_page_holds_every_part_and_says_what_it_is_not_for(results, cohort, 
         assert words in shown, words
     assert "median 120 → 3.20 µm" in shown
     assert [row["state"] for row in rows] == ["ok", "review", "ok"]
-    assert {path.name for path in tables.iterdir()} == {"status.csv", "leaderboard.csv", "cases.csv"}
+    assert {path.name for path in tables.iterdir()} == {
+        "status.csv",
+        "leaderboard.csv",
+        "cases.csv",
+        "funnel.csv",
+        "filters_by_score.csv",
+    }
 
 
 def test_nothing_on_the_page_comes_from_elsewhere(results, cohort, written):

@@ -31,6 +31,14 @@ def test_score_and_report_run_from_the_command_line(results, cohort, tmp_path):
     assert (made.artefact, made.subject) == ("scores", "copy")
     assert "virtual" in made.inputs
 
+    other = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    other["training"]["normalize"]["ihc"] = "reinhard"
+    (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
+    outcome = CliRunner().invoke(app, [*call, "--config", str(tmp_path / "other.json")], catch_exceptions=False)
+    told = "drawn in IHC colours normalised by reinhard, with IHC as stored"
+    assert f"run copy: {told}" in outcome.output
+    assert (made.told, read_provenance(scores).told) == ({}, {"compared": told})
+
     refused = CliRunner().invoke(app, ["score", *call[1:-1], '{"primary": ["sim"]}'])
     assert str(refused.exception).startswith("evaluation.primary: no metric sim; there are mae, mse, psnr, ssim")
 

@@ -58,7 +58,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lenient = {"chain": ["identity"], "gate": {"restained": gate, "consecutive": gate}}
     run("register", *slides, *checked, *transform, spec=lenient)
     run("tissue", *slides, *checked, *transform, *tissue_mask)
-    run("stains", *slides, *checked, *transform, *tissue_mask, *stains)
+    run("stains", "estimate", *slides, *checked, *transform, *tissue_mask, *stains)
     tiling = {"mpp": 1.0, "tile_px": 64, "min_tissue_frac": 0.5}
     run("tile", *slides, *checked, *transform, *tissue_mask, *stains, "--tiles", data / "tiles/C1.zarr", *index,
         spec=tiling)  # fmt: skip

@@ -62,7 +62,7 @@ def test_the_recipe_s_px_are_whole_at_every_resolution(mpp, px):
     assert atst_px(mpp) == px
 
 
-@pytest.mark.parametrize("radius", [0, 1, 2, 7, 30, 200])
+@pytest.mark.parametrize("radius", [0, 1, 7, 24, 25, 60, 200])
 @pytest.mark.parametrize("name", ["random", "empty", "full", "one"])
 def test_closing_and_opening_are_those_of_a_disk(radius, name):
     rng = np.random.default_rng(radius)

@@ -68,6 +68,12 @@ def test_white_is_the_99th_percentile_of_grey_bright_pixels():
     assert white_point(pink) is None
 
 
+def test_what_fills_unscanned_parts_is_no_glass_where_there_is_other():
+    fill, glass = np.full((5000, 3), 255, np.uint8), np.full((600, 3), 240, np.uint8)
+    assert white_point(np.concatenate([fill, glass])) == pytest.approx((240, 240, 240))
+    assert white_point(np.concatenate([fill, glass[:100]])) == pytest.approx((255, 255, 255))
+
+
 @pytest.mark.parametrize(
     ("found", "text"),
     [
@@ -84,3 +90,37 @@ def test_a_mixture_taken_for_dab_is_refused():
     mixed = (0.57, 0.58, 0.58)
     assert "second vector lies" in implausible((HAEMATOXYLIN, mixed), (HAEMATOXYLIN, DAB))
     assert implausible((HAEMATOXYLIN, (0.36, 0.56, 0.75)), (HAEMATOXYLIN, DAB)) == ""
+
+
+GIVEN = {"haematoxylin": (0.6, 0.7, 0.3), "dab": (0.3, 0.55, 0.78), "white": (240.0, 241.0, 242.0)}
+
+
+def test_a_slide_without_dab_takes_the_vectors_of_its_batch():
+    spec = StainsSpec.model_validate({"batches": {"b1": GIVEN}})
+    found = estimate(render(IHC, share_second=0), stain="ihc", spec=spec, white=WHITE, batch="b1")
+    assert (found.method, found.white, found.white_from) == ("batch", WHITE, "slide")
+    assert angle_deg(found.first, GIVEN["haematoxylin"]) < 1e-3
+    assert angle_deg(found.second, GIVEN["dab"]) < 1e-3
+    assert any("vectors of its batch in place of macenko: DAB in" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("batch", [None, "b2"])
+def test_a_slide_without_dab_whose_batch_has_none_takes_the_fixed_vectors(batch):
+    spec = StainsSpec.model_validate({"batches": {"b1": GIVEN}})
+    found = estimate(render(IHC, share_second=0), stain="ihc", spec=spec, white=WHITE, batch=batch)
+    assert found.method == "fixed"
+    assert any("the config gives none for its batch" in note for note in found.notes)
+
+
+def test_a_slide_with_dab_keeps_its_own_vectors_and_h_and_e_never_takes_a_batch():
+    spec = StainsSpec.model_validate({"batches": {"b1": GIVEN}})
+    assert estimate(render(IHC), stain="ihc", spec=spec, white=WHITE, batch="b1").method == "macenko"
+    empty = np.full((5000, 3), 245, np.uint8)
+    assert estimate(empty, stain="he", spec=spec, white=WHITE, batch="b1").method == "fixed"
+
+
+def test_without_glass_the_white_of_the_batch_is_taken():
+    spec = StainsSpec.model_validate({"batches": {"b1": GIVEN}})
+    found = estimate(render(IHC), stain="ihc", spec=spec, batch="b1")
+    assert (found.white, found.white_from) == (GIVEN["white"], "batch")
+    assert any("white point of its batch" in note for note in found.notes)

@@ -46,7 +46,7 @@ def cut(slides, tmp_path, transform, *, cells, workers=1, codec="greendelta"):
             cells=cells,
             spec=SPEC,
             measures=[lambda he, ihc, mpp: {"he_mean": float(he.mean())}],
-            dab_mask=lambda ihc, mpp: ihc[..., 2] < 100,
+            dab_mask=lambda ihc, mpp, measurements: ihc[..., 2] < 100,
             store=store,
             workers=workers,
         )
@@ -182,7 +182,7 @@ def test_two_measurements_may_not_share_a_name():
     tile = np.zeros((8, 8, 3), np.uint8)
     same = lambda he, ihc, mpp: {"x": 1.0}  # noqa: E731
     with pytest.raises(AssertionError, match="x"):
-        finish_tile(tile, tile, 1.0, [same, same], lambda ihc, mpp: ihc[..., 0] > 0, {})
+        finish_tile(tile, tile, 1.0, [same, same], lambda ihc, mpp, measurements: ihc[..., 0] > 0, {})
 
 
 def test_windows_of_the_ihc_follow_the_transform():

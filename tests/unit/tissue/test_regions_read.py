@@ -168,7 +168,7 @@ def test_what_reaches_beyond_the_slide_is_said(read):
         (collection(feature("Tumor", [[[0, 0], [5], [1, 1]]])), "three or more positions"),
         (collection(feature("Tumor", [[[0, 0], [5, 1e8], [1, 1]]])), "no px of a slide"),
         (json.dumps(collection(feature("Tumor", [square(0, 0, 7)]))).replace("7", "1e999"), "no px of a slide"),
-        (json.dumps(collection(feature("Tumor", [square(0, 0, 7)]))).replace("7", "NaN"), "no GeoJSON"),
+        (json.dumps(collection(feature("Tumor", [square(0, 0, 7)]))).replace("7", "NaN"), "the file holds NaN, which"),
         (collection(feature("Tumor", [])), "no rings"),
         (collection({"type": "Feature", "geometry": 3}), "the geometry of feature 1"),
         (collection({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": 3}}), "has no list"),
@@ -209,6 +209,6 @@ def test_sizes_are_bounded(read, monkeypatch):
             patched.setattr(f"hepipe.tissue.regions.{name}", limit)
             with pytest.raises(SlideError, match=words):
                 read(document)
-    monkeypatch.setattr("hepipe.tissue.regions.MAX_CROSSINGS", 10)
+    monkeypatch.setattr("hepipe.tissue.polygons.MAX_CROSSINGS", 10)
     with pytest.raises(SlideError, match="endless turns"):
         painted(read(document))

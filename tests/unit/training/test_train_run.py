@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from hepipe.dataset.card import CardSplit, DatasetCard, write_card
+from hepipe.dataset.terms import Terms, told_terms
 from hepipe.errors import ConfigError, StoreError, WeightsError
 from hepipe.models.finished import build_method, finished_state, read_finished_provenance, read_state
 from hepipe.models.resolved import read_resolved, resolve_run, write_resolved
@@ -134,6 +135,7 @@ def card(folder):
             cases=(),
             splits={"train": split},
             warnings=(),
+            terms=(Terms(source_set="bci", line="non-commercial"),),
             provenance=provenance,
         ),
     )
@@ -165,6 +167,7 @@ def test_the_commands_go_from_a_run_spec_to_virtual_tiles(make_index, tmp_path):
     assert store.names() == ["virtual"]
     assert store.attributes["tile_ids"] == ["test/000", "test/001"]
     assert store.read("virtual", 0).shape == (16, 16, 3)
+    assert [terms.line for terms in told_terms(store.provenance.told)] == ["non-commercial"]
     assert "pixel_map" in hepipe("models")
 
 
