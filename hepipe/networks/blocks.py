@@ -16,11 +16,25 @@ from torch import Tensor, nn
 Norm = Literal["batch", "instance", "none"]
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm without affine or statistics, whose gradient is right whatever the layout of what comes back.
+
+    For a batch of one, torch 2.13 on a CPU answers a gradient that is laid out channels last, such as indexing leaves
+    it, with a wrong one.
+    """
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        output: Tensor = super().forward(input)
+        if output.requires_grad:
+            output.register_hook(Tensor.contiguous)
+        return output
+
+
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
     """Batch norm with affine and running statistics, instance norm with neither, or nothing."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
-    return nn.InstanceNorm2d(channels) if kind == "instance" else nn.Identity()
+    return InstanceNorm(channels) if kind == "instance" else nn.Identity()
 
 
 def has_bias(norm: Norm) -> bool:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hepipe.networks.blocks import norm_layer
 from hepipe.networks.released import check_tensors
 
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
@@ -25,8 +26,8 @@ DEPTHS: Mapping[str, tuple[int, ...]] = {
 }
 
 
-def _norm(channels: int) -> nn.InstanceNorm2d:
-    return nn.InstanceNorm2d(channels)
+def _norm(channels: int) -> nn.Module:
+    return norm_layer("instance", channels)
 
 
 class BasicBlock(nn.Module):

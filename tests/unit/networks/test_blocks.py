@@ -83,3 +83,18 @@ def test_first_weights_have_the_published_spread(init: object, spread: float) ->
     assert float(network[0].weight.detach().std()) == pytest.approx(spread, rel=0.05)
     assert float(network[1].weight.detach().mean()) == pytest.approx(1, abs=0.01)
     assert not network[0].bias.any()
+
+
+def test_the_gradient_of_instance_norm_does_not_depend_on_the_layout_of_what_comes_back() -> None:
+    x = torch.randn(1, 16, 16, 16, dtype=torch.float64, requires_grad=True)
+    back = torch.randn(1, 16, 16, 16, dtype=torch.float64)
+    output = norm_layer("instance", 16).double()(x)
+    plain, last = (
+        torch.autograd.grad(output, x, gradient, retain_graph=True)[0]
+        for gradient in (back, back.contiguous(memory_format=torch.channels_last))
+    )
+    torch.testing.assert_close(last, plain)
+    centred = output.detach()
+    by_hand = back - back.mean((2, 3), keepdim=True) - centred * (back * centred).mean((2, 3), keepdim=True)
+    by_hand = by_hand / (x.var((2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(plain, by_hand)
