@@ -100,6 +100,7 @@ def agreement(
     import json
 
     from hepipe.dataset.cases import IMPORTED
+    from hepipe.dataset.decisions import write_text
     from hepipe.importers.agreement import list_agreement
     from hepipe.importers.bci import read_list
     from hepipe.stores.tables import TILES, VERDICTS, read_table
@@ -119,4 +120,4 @@ def agreement(
             told = ", ".join(f"{reason} {count}" for reason, count in one.reasons_list_only.items())
             typer.echo(f"{split}: what the list keeps the filters drop for {told}")
     record = {split: one.model_dump(mode="json") for split, one in found.items()}
-    (folder / "agreement.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "agreement.json", json.dumps(record, indent=1) + "\n")

@@ -17,8 +17,6 @@ from hepipe.stores.provenance import Provenance, digest
 from hepipe.stores.tables import TILES, VERDICTS, read_provenance, read_table
 
 IMPORTED = "imported"
-
-
 INSIDE = "inside"
 """`place` of the tiles that are trained and tested on."""
 
@@ -85,7 +83,7 @@ def read_case(folder: Path, case_id: str) -> CaseTiles:
     keep = {row["tile_id"]: bool(row["keep"]) for row in verdicts}
     alignment = {row["tile_id"]: str(row["alignment"]) for row in verdicts}
     if {row["tile_id"] for row in tiles} != keep.keys():
-        raise StoreError(f"{verdict_path}: verdicts on other tiles than {tiles_path.name} has; run grade_case again")
+        raise StoreError(f"{verdict_path}: verdicts on other tiles than {tiles_path.name} has; run grade_tiles again")
     of_tiles, of_verdict = read_provenance(tiles_path), read_provenance(verdict_path)
     record = read_stains(folder / "stains" / f"{case_id}.json")
     stages = [record.provenance, of_tiles, of_verdict]

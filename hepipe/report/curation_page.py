@@ -125,7 +125,7 @@ def read_set(folder: Path, cases: Sequence[str] = (), only: Collection[str] | No
         graded = folder / "verdict" / f"{name}.parquet"
         verdicts = {row["tile_id"]: row for row in read_table(graded, VERDICTS)}
         if {row["tile_id"] for row in tiles} != verdicts.keys():
-            raise StoreError(f"{graded}: verdicts on other tiles than the table of tiles has; run grade_case again")
+            raise StoreError(f"{graded}: verdicts on other tiles than the table of tiles has; run grade_tiles again")
         limits |= _limits(read_provenance(graded).spec)
         for tile in tiles:
             if tile["problem"] or tile["row_in_store"] is None or not (tile["he_sha256"] and tile["ihc_sha256"]):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hepipe.metrics.catalog import METRICS
 from hepipe.report import sections
+from hepipe.report.curves import training
 from hepipe.report.filters import filters
 from hepipe.report.folds import folds_of, with_folds_joined
 from hepipe.report.gather import Gathered, gather
@@ -70,7 +71,7 @@ def render(found: Gathered, boards: sections.Boards) -> str:
         ("cases", "Cases and registration", sections.cases(found)),
         ("filters", "Filters", filters(found)),
         ("tiles", "Tiles and DAB masks", sections.tiles(found)),
-        ("training", "Training", sections.training(found)),
+        ("training", "Training", training(found)),
         ("provenance", "Provenance", sections.provenance(found, benchmark_times(found.results))),
     )
     links = join(tag("a", title, href=f"#{anchor}") for anchor, title, _ in parts)

@@ -10,14 +10,13 @@ from typing import Any
 
 from hepipe.errors import StoreError
 from hepipe.metrics.catalog import METRICS
-from hepipe.report.figures import line_chart, scatter
+from hepipe.report.figures import scatter
 from hepipe.report.gallery import choosing_metric, contact_sheet, dab_masks, gallery, review_link
 from hepipe.report.gather import (
     CaseView,
     DatasetView,
     Gathered,
     RunScores,
-    RunView,
     TestSet,
     checked_of,
     pictures_of,
@@ -39,7 +38,7 @@ CASE_LABELS = {
     "tissue": "tissue, regions and tiles",
 }
 MAX_TABLE_ROWS = 2000
-MAX_CURVES = 6
+MAX_SCATTERS = 6
 PICTURES_OPEN = 4
 
 
@@ -224,7 +223,7 @@ def per_case(found: Gathered) -> Html:
         if not test.scores:
             continue
         parts.append(tag("h3", f"{test.dataset} ", tag("small", f"{test.split} split")))
-        charts = [_iod(run, scores) for run, scores in list(test.scores.items())[:MAX_CURVES]]
+        charts = [_iod(run, scores) for run, scores in list(test.scores.items())[:MAX_SCATTERS]]
         shown = [chart for chart in charts if chart.markup]
         if shown:
             parts.append(tag("div", *shown, class_="charts"))
@@ -298,48 +297,6 @@ def galleries(found: Gathered) -> Html:
         except (StoreError, KeyError):
             parts.append(missing("The tiles of this set are gone; run predict_tiles again."))
     return join(parts) if parts else missing("No virtual tiles yet.")
-
-
-def training(found: Gathered) -> Html:
-    """Curves of every run."""
-    if not found.runs:
-        return missing("No run was asked for.")
-    return join(_curves(run) for run in found.runs)
-
-
-def _curves(run: RunView) -> Html:
-    series: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row in run.history:
-        series.setdefault((row["phase"], row["name"]), []).append((float(row["step"]), float(row["value"])))
-    losses = {
-        name: points
-        for (phase, name), points in series.items()
-        if phase == "train" and len(points) > 1 and not _is_side_note(name)
-    }
-    validation = {name: points for (phase, name), points in series.items() if phase == "val" and len(points) > 1}
-    charts = [
-        line_chart({name: points}, x_label="step", y_label=name) for name, points in list(losses.items())[:MAX_CURVES]
-    ]
-    charts += [
-        line_chart({name: points}, x_label="step", y_label=f"{name}, validation") for name, points in validation.items()
-    ]
-    record = run.record
-    about: dict[str, Content] = {}
-    if record is not None:
-        select = record.training.select.metric
-        about["model"] = f"{record.model}, preset {record.preset}"
-        about["trained on"] = record.dataset
-        about["steps"] = record.training.n_steps
-        about["checkpoint"] = "the last" if select == "last" else f"best {select} on the validation tiles"
-        about["seed"] = record.seed
-    content: Content = (
-        tag("div", *charts, class_="charts") if charts else missing("Nothing to train, or no history yet.")
-    )
-    return tag("article", tag("h3", run.name), facts(about), content, class_="card")
-
-
-def _is_side_note(name: str) -> bool:
-    return name.startswith(("rate", "lr", "learning_rate", "seconds", "tiles_per"))
 
 
 def cases(found: Gathered) -> Html:

@@ -100,7 +100,10 @@ def test_the_manifest_leads_from_every_file_to_its_tile_and_bytes(make_set, tmp_
 
 def test_filters_choose_by_split_case_and_number(make_set):
     index = make_set()
-    ids = lambda **chosen: {row["tile_id"] for row in Selection(index, **chosen).rows}  # noqa: E731
+
+    def ids(**chosen):
+        return {row["tile_id"] for row in Selection(index, **chosen).rows}
+
     assert ids(splits=["val"]) == {"c.2/0-0"}
     assert ids(cases=["c1"]) == {"c1/0-0", "c1/1-0", "c1/1-1"}
     assert len(ids(most=4)) == 4

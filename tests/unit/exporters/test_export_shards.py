@@ -118,7 +118,10 @@ def test_shards_that_a_killed_export_has_finished_are_not_made_again(
 
 def test_a_mixed_order_is_another_one_and_always_the_same(make_set):
     chosen = Selection(make_set())
-    order = lambda kind: [[row["tile_id"] for row in shard.rows] for shard in plan(chosen, shard_mb=9, order=kind)]  # noqa: E731
+
+    def order(kind):
+        return [[row["tile_id"] for row in shard.rows] for shard in plan(chosen, shard_mb=9, order=kind)]
+
     assert order("mixed") == order("mixed") != order("id")
     assert [sorted(ids) for ids in order("mixed")] == [sorted(ids) for ids in order("id")]
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from hepipe.cli import registration
 from hepipe.geometry import Transform
-from hepipe.status import CaseStatus, failed, review
+from hepipe.status import OK, CaseStatus, failed, review
 from hepipe.stores.arrays import Registered, read_registered, write_registered
 from hepipe.stores.cases import CheckedCase, SlideFacts, write_checked
 from hepipe.stores.provenance import Provenance
@@ -30,7 +30,7 @@ def facts(stain: str, content: str, mpp: float) -> SlideFacts:
     )  # fmt: skip
 
 
-def check(folder: Path, *, he="h" * 64, ihc="i" * 64, mpp=0.5, status=CaseStatus(), accepted=None) -> Path:  # noqa: B008
+def check(folder: Path, *, he="h" * 64, ihc="i" * 64, mpp=0.5, status=OK, accepted=None) -> Path:
     write_checked(
         folder / "c1.json",
         CheckedCase(
@@ -42,7 +42,7 @@ def check(folder: Path, *, he="h" * 64, ihc="i" * 64, mpp=0.5, status=CaseStatus
     return folder / "c1.json"
 
 
-def store(folder: Path, *, subject="c1", status=CaseStatus(), found=True, **inputs: str) -> Path:  # noqa: B008
+def store(folder: Path, *, subject="c1", status=OK, found=True, **inputs: str) -> Path:
     field = np.linspace(-3, 3, 2 * 4 * 5, dtype=np.float32).reshape(2, 4, 5)
     forward = Transform(AFFINE, 0.5, 0.5, field, 40.0) if found else None
     back = Transform(np.linalg.inv(AFFINE), 0.5, 0.5, -field, 40.0) if found else None
