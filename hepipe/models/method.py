@@ -29,11 +29,13 @@ class Progress:
         step: Iterations done; 0 in the first.
         n_steps: Iterations in all.
         steps_per_epoch: Iterations in which every training tile is seen once.
+        seed: Of this iteration, the same on every process; what is drawn for a tile is keyed by it (`models/draws.py`).
     """
 
     step: int
     n_steps: int
     steps_per_epoch: int
+    seed: int = 0
 
     @property
     def epoch(self) -> float:

@@ -177,7 +177,7 @@ def train_method(
     steps = range(start, spec.n_steps)
     loaded_ahead = batches(sampler, steps, workers=spec.workers, pin=device.type == "cuda")
     for step, loaded in zip(steps, loaded_ahead, strict=True):
-        at = Progress(step, spec.n_steps, sampler.steps_per_epoch)
+        at = Progress(step, spec.n_steps, sampler.steps_per_epoch, seed=step_seed(seed, step))
         batch = loaded.to(device)
         torch.manual_seed(step_seed(seed, step, sampler.rank))
         pieces = min(spec.accumulation, len(batch))
@@ -214,9 +214,10 @@ def train_method(
     return finished_state(method) if best_step is None else resume.load_best(best_step)
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of torch's generators for one iteration of one process."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:7], "big")
+def step_seed(seed: int, step: int, rank: int | None = None) -> int:
+    """Seed of torch's generators for one iteration of one process; without a rank, one for all processes."""
+    key = f"{seed}/{step}" if rank is None else f"{seed}/{step}/{rank}"
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
 
 
 def _fit(
