@@ -6,6 +6,7 @@ Zhang, ICML 2019 (blurred resampling).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -59,7 +60,7 @@ class SpectralConv2d(nn.Conv2d):
         self.register_buffer("u", F.normalize(torch.randn(outputs), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(inputs * side * side), dim=0))
         # As torch's parametrization does, so that a fresh network is near norm 1 in eval mode as well.
-        for _ in range(15):
+        for _ in range(0 if self.weight.is_meta else 15):
             self._iterate()
 
     @torch.no_grad()
@@ -73,7 +74,8 @@ class SpectralConv2d(nn.Conv2d):
         return self.weight / (self.u @ (self.weight.flatten(1) @ self.v))
 
     def forward(self, input: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
-        with torch.autocast(input.device.type, enabled=False):
+        # Shapes alone, on the meta device, have no autocast.
+        with nullcontext() if input.is_meta else torch.autocast(input.device.type, enabled=False):
             if self.training:
                 self._iterate()
             weight = self.normalized_weight()
