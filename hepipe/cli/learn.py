@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -163,17 +162,10 @@ def _torch(threads: int, device: str) -> Iterator[None]:
     """Fixed numbers of threads, and the process group of torchrun when there is one."""
     import cv2
     import torch
-    from torch import distributed
+
+    from hepipe.models.ranks import torchrun_group
 
     cv2.setNumThreads(1)
     torch.set_num_threads(threads)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    with torchrun_group(device):
         yield
-        return
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()

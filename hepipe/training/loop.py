@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -17,7 +18,7 @@ from hepipe.dataset.tiles import Sampler, batches
 from hepipe.errors import HepipeError
 from hepipe.models.finished import finished_state
 from hepipe.models.method import Average, Fits, Method, Progress, Turn
-from hepipe.models.ranks import average_over_ranks, rank, wait_for_all
+from hepipe.models.ranks import n_ranks, rank, sum_over_ranks, wait_for_all
 from hepipe.specs.training import TrainingSpec
 from hepipe.training.average import move
 from hepipe.training.history import History
@@ -39,20 +40,40 @@ class Player:
     averages: list[Average]
     scaler: torch.amp.GradScaler
 
-    def step(self, method: Method, at: Progress, *, clip: float | None, n_tiles: int) -> None:
-        """One step of the optimizer with the gradients that are there, then of the averages."""
+    def step(
+        self, method: Method, at: Progress, *, clip: float | None, terms: Float[Tensor, " t"]
+    ) -> dict[str, Tensor]:
+        """One step of the optimizer with the gradients of all processes, then of the averages.
+
+        Args:
+            method: Gives the rate.
+            at: Where training stands.
+            clip: Largest gradient norm.
+            terms: This process' share of the loss terms.
+
+        Returns:
+            `terms`, those of all processes; `gradient`, its norm before clipping; with a loss scale also `skipped`, 1
+            where a gradient did not fit half precision, so that no process stepped; `gradient` is 0 there.
+        """
         factor = method.rate(self.name, at)
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
-        average_over_ranks(self.parameters, n_tiles)
+        # Before the scale is taken out: one process' overflow is then in every process' sum, and all skip the step.
+        terms = sum_over_ranks(self.parameters, terms)
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.parameters, clip)
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         for average in self.averages:
             move(average, at)
+        told = {"terms": terms, "gradient": norm}
+        if self.scaler.is_enabled():
+            skipped = ~norm.isfinite()
+            told |= {"gradient": norm.where(~skipped, 0.0), "skipped": skipped.float()}
+        return told
 
     def state(self) -> dict[str, Any]:
         """For a resume file."""
@@ -98,23 +119,37 @@ def iterate(
     at: Progress,
     players: Mapping[str, Player],
     *,
+    n_tiles: int | None = None,
     pieces: int = 1,
     precision: str = "fp32",
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """One iteration: every turn steps its own player. Gives each turn's player and terms after its step.
+    """One iteration: every turn steps its own player.
 
     The pieces of the batch go through their turns in lockstep, each loss weighted by its share of the tiles.
+
+    Args:
+        method: On the batch's device.
+        batch: Tiles of this process.
+        at: Where training stands.
+        players: Of the method.
+        n_tiles: Of the batches of all processes; None means that this is the only one.
+        pieces: The same on every process.
+        precision: Of the turns' autocast.
+
+    Returns:
+        After each step its player, and the means over the tiles of all processes of what its turn logs and of `loss`,
+        with the norm of the gradient.
     """
     parts = batch.pieces(pieces)
+    shares = [len(part) / (n_tiles or len(batch)) for part in parts]
     generators = [method.turns(part, at) for part in parts]
     while True:
         turns = []
-        for part, generator in zip(parts, generators, strict=True):
+        for share, generator in zip(shares, generators, strict=True):
             turn = next_turn(generator, precision=precision, device=batch.he.device)
             turns.append(turn)
             if turn is not None:
                 player = players[turn.player]
-                share = len(part) / len(batch)
                 player.scaler.scale(turn.loss.float() * share).backward(inputs=player.parameters)
         come = [turn for turn in turns if turn is not None]
         if not come:
@@ -124,10 +159,10 @@ def iterate(
             raise ValueError(
                 f"pieces of a batch disagree on whose turn it is: {[turn and turn.player for turn in turns]}"
             )
-        terms = _terms(come, [len(part) / len(batch) for part in parts])
+        names, values = _terms(come, shares)
         del turns, turn, come
-        player.step(method, at, clip=clip, n_tiles=len(batch))
-        yield player.name, terms
+        told = player.step(method, at, clip=clip, terms=values)
+        yield player.name, {**dict(zip(names, told.pop("terms").unbind(), strict=True)), **told}
 
 
 def train_method(
@@ -174,14 +209,18 @@ def train_method(
     meter = Meter(name=history.run, start=start, n_steps=spec.n_steps)
     if start:
         meter.say(f"goes on from step {start}")
+    # As many as the process with the fewest tiles can cut, since all of them meet in every turn.
+    pieces = min(spec.accumulation, spec.batch_size // n_ranks())
     steps = range(start, spec.n_steps)
     loaded_ahead = batches(sampler, steps, workers=spec.workers, pin=device.type == "cuda")
     for step, loaded in zip(steps, loaded_ahead, strict=True):
         at = Progress(step, spec.n_steps, sampler.steps_per_epoch, seed=step_seed(seed, step))
         batch = loaded.to(device)
         torch.manual_seed(step_seed(seed, step, sampler.rank))
-        pieces = min(spec.accumulation, len(batch))
-        for player_name, terms in iterate(method, batch, at, players, pieces=pieces, precision=spec.precision):
+        turns = iterate(
+            method, batch, at, players, n_tiles=sampler.batch_size, pieces=pieces, precision=spec.precision
+        )
+        for player_name, terms in turns:
             history.note(step, {f"{player_name}.{term}": value for term, value in terms.items()})
 
         done = step + 1
@@ -231,12 +270,12 @@ def _fit(
     return finished_state(method)
 
 
-def _terms(turns: list[Turn], shares: list[float]) -> dict[str, Tensor]:
-    """Loss and logs of one turn, as means over the pieces' tiles."""
-    rows = [{"loss": turn.loss.detach(), **turn.logs} for turn in turns]
-    return {
-        name: torch.stack(
-            [row[name].detach().float().mean() * share for row, share in zip(rows, shares, strict=True)]
-        ).sum()
-        for name in rows[0]
-    }
+def _terms(turns: list[Turn], shares: list[float]) -> tuple[list[str], Float[Tensor, " t"]]:
+    """Names and sums over the pieces of logs and loss of one turn, each times its share.
+
+    The loss comes last, for the first term that is not finite is the one to name.
+    """
+    rows = [{**turn.logs, "loss": turn.loss} for turn in turns]
+    shared = torch.tensor(shares, device=turns[0].loss.device)
+    values = [torch.stack([row[name].detach().float().mean() for row in rows]) for name in rows[0]]
+    return list(rows[0]), torch.stack(values) @ shared

@@ -47,7 +47,7 @@ def test_a_run_leaves_model_and_history_that_name_their_data(make_index, tmp_pat
     provenance = read_finished_provenance(folder / "model.safetensors")
     assert provenance.inputs == {"dataset": "f", "config": made.digest}
     rows = pq.read_table(folder / "history.parquet").to_pylist()
-    assert {row["name"] for row in rows} == {"map.loss", "map.rate"}
+    assert {row["name"] for row in rows} == {"map.loss", "map.gradient", "map.rate"}
     assert sorted(path.name for path in folder.iterdir()) == ["history.parquet", "model.safetensors", "samples"]
 
 
