@@ -20,6 +20,7 @@ MODULES = (
     "store",
     "export",
     "learn",
+    "models",
     "cohort",
     "dataset",
     "results",

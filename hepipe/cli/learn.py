@@ -1,4 +1,4 @@
-"""Commands about models: complete a run's configuration, train it, predict tiles, list what there is."""
+"""Commands about models: complete a run's configuration, train it, predict tiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PartOptions = Annotated[list[str] | None, typer.Option("--part", help="NAME=FOLD
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (resolve, train, predict, models):
+    for command in (resolve, train, predict):
         app.command()(command)
 
 
@@ -128,21 +128,6 @@ def predict(
             seed=run.seed,
             device=device,
         )
-
-
-def models() -> None:
-    """List the models, their presets and what they take."""
-    from hepipe.models.catalog import catalog
-
-    for entry in catalog().values():
-        typer.echo(f"{entry.name}  {entry.title}")
-        typer.echo(f"    {entry.pairing}; presets: {', '.join(entry.presets)}")
-        for preset in entry.presets:
-            takes = [f"tiles: {entry.size_in_words(preset)}", *entry.needs_of(preset)]
-            for part, need in entry.parts_of(preset).items():
-                source = f"weights {need.role}" if need.kind == "weights" else "another run"
-                takes.append(f"{part} from {source}" + (" (may be absent)" if need.optional else ""))
-            typer.echo(f"    {preset} takes {', '.join(takes)}")
 
 
 def _folders(options: list[str] | None) -> dict[str, Path]:

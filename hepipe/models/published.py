@@ -185,6 +185,7 @@ class System:
         needs: What it takes beside both stains; empty for nothing.
         reason: Why it cannot be what its paper printed, or is not planned; empty for neither.
         named_in: Paper to its part there.
+        reproducible: Whether enough is public to build what was measured.
     """
 
     name: str
@@ -196,6 +197,7 @@ class System:
     needs: str
     named_in: Mapping[str, str]
     reason: str = ""
+    reproducible: bool = True
 
     @property
     def is_model(self) -> bool:
