@@ -131,6 +131,16 @@ def load_state(method: Method, state: Mapping[str, Tensor], *, what: str) -> Non
         StoreError: Listing missing, unexpected and differently shaped tensors; nothing is loaded then.
     """
     own: dict[str, Any] = method.state_dict()
+    check_state(own, state, what=what)
+    method.load_state_dict({**own, **state})
+
+
+def check_state(own: Mapping[str, Any], state: Mapping[str, Tensor], *, what: str) -> None:
+    """Whether tensors are those of a method's state, of the same shapes.
+
+    Raises:
+        StoreError: Listing missing, unexpected and differently shaped ones.
+    """
     tensors = {name: value for name, value in own.items() if name.rpartition(".")[2] != _EXTRA}
     problems = [f"missing {name}" for name in sorted(tensors.keys() - state.keys())]
     problems += [f"unexpected {name}" for name in sorted(state.keys() - tensors.keys())]
@@ -142,7 +152,6 @@ def load_state(method: Method, state: Mapping[str, Tensor], *, what: str) -> Non
     if problems:
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
         raise StoreError(f"{what}: holds another model's weights: {shown}")
-    method.load_state_dict({**own, **state})
 
 
 def file_sha256(path: Path) -> str:

@@ -8,12 +8,27 @@ from torch import Tensor
 
 from hepipe.errors import WeightsError
 
+SHOWN = 20
+"""Names of each kind that an error lists."""
+
+
+class Mismatch(WeightsError):
+    """Tensors of other names or shapes than a network's.
+
+    Attributes:
+        count: How many.
+    """
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.count = count
+
 
 def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str) -> None:
     """Whether the names and shapes are those expected.
 
     Raises:
-        WeightsError: Lists missing, unexpected and differently shaped tensors.
+        Mismatch: Lists missing, unexpected and differently shaped tensors.
     """
     problems = {
         "missing": sorted(expected.keys() - given.keys()),
@@ -25,9 +40,16 @@ def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *
         ],
     }
     if any(problems.values()):
-        raise WeightsError(
-            f"{source}: " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+        raise Mismatch(
+            f"{source}: " + "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names),
+            sum(map(len, problems.values())),
         )
+
+
+def _listed(names: list[str]) -> str:
+    # A stranger's names: what cannot be printed is shown as code points.
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
 
 
 def without_prefix(state: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:

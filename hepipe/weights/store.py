@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hepipe.errors import WeightsError
+from hepipe.weights.checkpoint import read_torch
 from hepipe.weights.manifest import Role, role, roles
 
 if TYPE_CHECKING:
@@ -193,14 +194,9 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: Not such a file.
     """
-    import pickle  # for the error that torch raises at a file with code in it; nothing is unpickled here
-
     import torch
 
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, LookupError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path.name}: not a torch file of plain tensors ({type(error).__name__})") from None
+    content = read_torch(path)
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(torch.is_tensor(value) for value in content.values()):
         raise WeightsError(f"{path.name}: a dictionary of tensors expected, found {type(content).__name__}")
