@@ -9,6 +9,7 @@ from pathlib import Path
 from hepipe.metrics.catalog import METRICS
 from hepipe.report import sections
 from hepipe.report.curves import training
+from hepipe.report.elsewhere import published
 from hepipe.report.filters import filters
 from hepipe.report.folds import folds_of, with_folds_joined
 from hepipe.report.gather import Gathered, gather
@@ -66,6 +67,7 @@ def render(found: Gathered, boards: sections.Boards) -> str:
     parts = (
         ("overview", "Data sets", sections.overview(found)),
         ("leaderboard", "Leaderboard", sections.leaderboard(found, boards)),
+        ("published", "Reported elsewhere", published(found, boards)),
         ("gallery", "Galleries", sections.galleries(found)),
         ("stain", "Stain per case", sections.per_case(found)),
         ("cases", "Cases and registration", sections.cases(found)),
