@@ -21,13 +21,14 @@ from hepipe.sheet import SCORES, CaseRow, Score, read_sheet
 from hepipe.specs.base import Spec, merged
 from hepipe.specs.dataset import CurationSpec, Split, SplitsSpec
 from hepipe.specs.imports import ImportSpec
+from hepipe.specs.matrix import expanded
 from hepipe.specs.quality import QualitySpec
 from hepipe.specs.registration import RegistrationSpec
 from hepipe.specs.slides import SlidesSpec, TissueSpec
 from hepipe.specs.stains import StainsSpec
 from hepipe.specs.synth import SynthSpec
 from hepipe.specs.tiling import StoreSpec, TilingSpec
-from hepipe.specs.training import EvaluationSpec, RunSpec, TrainingSpec
+from hepipe.specs.training import EvaluationSpec, RunSpec, TrainingSpec, outside_protocol
 
 
 class Sections(Spec):
@@ -80,6 +81,9 @@ class Config(Spec):
     data: str = Field(".", description="Folder that `slides_folder` and an import's `path` are relative to.")
     pseudonyms: str | None = Field(None, description="A secret: ids in results become keyed hashes of the sheet's ids.")
     datasets: Mapping[str, DatasetSpec] = Field(min_length=1)
+    training: TrainingSpec = Field(
+        TrainingSpec(), description="The protocol: what runs share unless they say otherwise."
+    )
     runs: Mapping[str, RunSpec] = Field(default_factory=dict)
     evaluation: EvaluationSpec = EvaluationSpec()
     title: str = "hepipe report"
@@ -93,6 +97,11 @@ class Config(Spec):
             for dataset in [run.dataset, *(run.test_on or {}), *self.evaluation.test_on]:
                 if dataset not in self.datasets:
                     raise ValueError(f"runs.{name}: no data set {dataset!r}; there are {', '.join(self.datasets)}")
+            if (run.dataset, "train") in self.targets(name):
+                where = "evaluation" if run.test_on is None else f"runs.{name}"
+                raise ValueError(
+                    f"{where}.test_on.{run.dataset}: train, on which run {name} trains; val or test expected"
+                )
             if (problem := self._fold_problem(name, run)) is not None:
                 raise ValueError(f"runs.{name}.{problem}")
         return self
@@ -115,10 +124,15 @@ class Config(Spec):
                 )
         return None
 
-    def targets(self, run: str) -> dict[str, Split]:
-        """Data set to split that a run is evaluated on."""
+    def targets(self, run: str) -> tuple[tuple[str, Split], ...]:
+        """Data sets and splits that a run is evaluated on."""
         spec = self.runs[run]
-        return dict(spec.test_on or self.evaluation.test_on or {spec.dataset: "test"})
+        asked = spec.test_on or self.evaluation.test_on or {spec.dataset: ("test",)}
+        return tuple(dict.fromkeys((dataset, split) for dataset, splits in asked.items() for split in splits))
+
+    def outside(self, run: str) -> dict[str, str]:
+        """Where a run's training is not the protocol's: key to both values."""
+        return outside_protocol(self.runs[run].training, self.training)
 
 
 _SECTIONS = tuple(Sections.model_fields)
@@ -151,7 +165,11 @@ def load_config(raw: Mapping[str, Any]) -> Config:
         }
         datasets[name] = {**own, "sections": sections}
     runs = {}
-    for name, entry in _mapping(top.get("runs", {}), "runs").items():
+    try:
+        entries = expanded(_mapping(top.get("runs", {}), "runs"))
+    except ConfigError as error:
+        problems, entries = [*problems, str(error)], {}
+    for name, entry in entries.items():
         own = dict(_mapping(entry, f"runs.{name}"))
         runs[name] = {**own, "training": merged(training, own.pop("training", {}))}
     try:
@@ -159,7 +177,7 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     except ConfigError as error:
         problems.append(str(error))
     try:
-        config = Config.model_validate({**top, "datasets": datasets, "runs": runs})
+        config = Config.model_validate({**top, "datasets": datasets, "training": training, "runs": runs})
     except ValidationError as error:
         problems += _problems(error)
     if problems:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from hepipe.config import Config
 from hepipe.errors import ConfigError
-from hepipe.specs.training import RunSpec
+from hepipe.specs.training import RunSpec, TrainingSpec
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -43,6 +43,21 @@ class PartNeed:
 
 
 @dataclass(frozen=True)
+class Published:
+    """How long a model's authors trained it.
+
+    Attributes:
+        epochs: Passes over the training tiles; 0 for a method that fits in one and takes no steps.
+        batch_size: Tiles of a step.
+        steps: Steps on the paper's own data.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """One zoo file.
 
@@ -55,6 +70,7 @@ class Entry:
         parts: By preset, `*` for all: name of each part to its form, such as `run~` or `weights:resnet50?`.
         size: By preset, `*` for all others: `{"multiple": 16}` or `{"exact": 256}`, px.
         streams: Further samplers: name to (pool, batch size).
+        published: By preset, `*` for all others: how long its authors trained; empty where the file says nothing.
     """
 
     name: str
@@ -65,6 +81,11 @@ class Entry:
     parts: Mapping[str, Mapping[str, str]]
     size: Mapping[str, Mapping[str, int]]
     streams: Mapping[str, tuple[str, int]]
+    published: Mapping[str, Published] = field(default_factory=dict)
+
+    def published_of(self, preset: str) -> Published:
+        """How long the authors trained a preset, as far as the file says."""
+        return self.published.get(preset, self.published.get("*", Published()))
 
     def needs_of(self, preset: str) -> tuple[str, ...]:
         """What the batch of a preset must carry."""
@@ -147,7 +168,20 @@ def read_entry(path: Path) -> Entry:
         parts=literal("PARTS"),
         size=size,
         streams={name: tuple(stream) for name, stream in literal("STREAMS").items()},
+        published=_published(path.stem, literal("PUBLISHED")) if "PUBLISHED" in values else {},
     )
+
+
+def _published(model: str, stated: Any) -> dict[str, Published]:
+    names = {one.name for one in fields(Published)}
+    for preset, values in stated.items():
+        whole = isinstance(values, dict) and values.keys() == names
+        if not whole or any(value is not None and not isinstance(value, int) for value in values.values()):
+            raise ConfigError(
+                f"model {model}: PUBLISHED of {preset} is {values!r}; epochs, batch_size and steps expected, each a "
+                "whole number or None"
+            )
+    return {preset: Published(**values) for preset, values in stated.items()}
 
 
 def find_entry(model: str, *, where: str) -> Entry:
@@ -246,9 +280,31 @@ def _choice_problems(entry: Entry, run: RunSpec, where: str) -> Iterator[str]:
     for part, form in parts.items():
         if form.kind == "run" and not form.optional and part not in run.parts:
             yield f"{where}.parts.{part}: missing; name the run whose finished model is the {part}"
+    yield from budget_problems(
+        entry.published_of(run.preset), run.training, of=f"{run.model} {run.preset}", where=where
+    )
     if not entry.takes(run.training.crop_px, run.preset):
         takes = entry.size_in_words(run.preset)
         yield f"{where}.training.crop_px: {run.training.crop_px} px, but {run.model} {run.preset} takes {takes}"
+
+
+def budget_problems(published: Published, training: TrainingSpec, *, of: str, where: str) -> Iterator[str]:
+    """What the budget asks of a model that its file does not say; `of` names model and preset."""
+    budget = training.budget
+    if published.epochs == 0:
+        return
+    lacking = {
+        "equal_steps": None,
+        "published_epochs": "number of epochs" if published.epochs is None else None,
+        "own_original_steps": "number of steps on its own data" if published.steps is None else None,
+    }[budget.rule]
+    if lacking is not None:
+        yield (
+            f"{where}.training.budget.rule: {budget.rule}, but no {lacking} is known of {of}; give this run a rule "
+            "of its own, such as equal_steps with n_steps, which the report then calls outside the protocol"
+        )
+    if budget.batch == "published" and published.batch_size is None:
+        yield f"{where}.training.budget.batch: published, but no batch size is known of {of}; use protocol"
 
 
 def _ancestors(config: Config, name: str, seen: frozenset[str] = frozenset()) -> set[str]:

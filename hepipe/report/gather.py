@@ -153,8 +153,9 @@ def gather(results: Path, spec: ReportSpec) -> Gathered:
         found.runs.append(_run(found, name))
     sets: dict[tuple[str, Split], list[str]] = {}
     for name, run in spec.runs.items():
-        for dataset_name, split in run.test_on.items():
-            sets.setdefault((dataset_name, split), []).append(name)
+        for dataset_name, splits in run.test_on.items():
+            for split in splits:
+                sets.setdefault((dataset_name, split), []).append(name)
     records = {run.name: run.record for run in found.runs}
     for (dataset_name, split), names in sets.items():
         scores, left_out = {}, {}

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from hepipe.specs.base import Spec
-from hepipe.specs.dataset import Split
-from hepipe.specs.training import EvaluationSpec
+from hepipe.specs.training import EvaluationSpec, TestOn, one_or_several
 
 IMPORTED = "imported"
 
@@ -31,7 +30,12 @@ class ReportRun(Spec):
     """One training run."""
 
     dataset: str
-    test_on: Mapping[str, Split] = Field(default_factory=dict, alias="on", description="Data set to split.")
+    test_on: TestOn = Field(default_factory=dict, alias="on", description="Data set to the split, or splits.")
+    outside: Mapping[str, str] = Field(
+        default_factory=dict, description="Where its training is not the protocol's: key to both values."
+    )
+
+    _splits = field_validator("test_on", mode="before")(one_or_several)
 
 
 class ReportSpec(Spec):
@@ -41,5 +45,6 @@ class ReportSpec(Spec):
     datasets: Mapping[str, ReportDataset] = Field(default_factory=dict)
     runs: Mapping[str, ReportRun] = Field(default_factory=dict)
     primary: tuple[str, ...] = EvaluationSpec().primary
+    protocol: Mapping[str, str] = Field(default_factory=dict, description="What all runs share, in words.")
     bootstrap: int = Field(2000, ge=100, description="Draws of an interval.")
     max_picture_cases: int = Field(12, ge=0, description="Cases of a data set that are shown with pictures.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,3 +33,19 @@ def digest(value: object) -> str:
     """SHA-256 of a JSON value; the same for the same content, whatever the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache
+def code_version() -> str:
+    """The package's version, and the commit where it runs from a checkout; `changed` where files differ from it."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return f"hepipe {__version__}"
+    git = ["git", "-c", f"safe.directory={root}", "-C", str(root)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        asked = [*git, "status", "--porcelain", "--untracked-files=no", "--", "hepipe"]
+        is_changed = bool(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
+    except (OSError, subprocess.CalledProcessError):
+        return f"hepipe {__version__}, commit unknown: git does not run here"
+    return f"hepipe {__version__}, commit {commit}{', changed' if is_changed else ''}"

@@ -95,9 +95,9 @@ def test_a_mistake_is_named_by_the_path_of_its_key(raw: dict[str, Any], problem:
 
 def test_a_run_is_evaluated_on_the_test_split_of_its_own_data_set_unless_told():
     raw = DEMO | {"runs": {"a": {"model": "identity", "dataset": "demo"}}}
-    assert load_config(raw).targets("a") == {"demo": "test"}
+    assert load_config(raw).targets("a") == (("demo", "test"),)
     raw["runs"]["a"]["test_on"] = {"demo": "val"}
-    assert load_config(raw).targets("a") == {"demo": "val"}
+    assert load_config(raw).targets("a") == (("demo", "val"),)
 
 
 def test_synthetic_case_ids_follow_from_the_seed():

@@ -18,7 +18,7 @@ def test_all_makes_a_run_of_every_fold_and_keeps_the_others():
         **{f"cut-f{fold}": fold for fold in range(4)},
         "one": None,
     }
-    assert made.targets("cut-f2") == {"cohort": "test"}
+    assert made.targets("cut-f2") == (("cohort", "test"),)
 
 
 def test_a_part_of_a_run_of_every_fold_is_the_run_of_the_same_fold():

@@ -9,6 +9,7 @@ from hepipe.config import case_rows, decision_files, load_config, transforms_fol
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.models.catalog import check_run
 from hepipe.specs.imports import FILES as IMPORT_FILES
+from hepipe.specs.training import protocol_in_words
 from hepipe.weights.store import named_file
 
 
@@ -57,6 +58,8 @@ shell.prefix(
     f"export PYTHONPATH={_path}"
     '"${{PYTHONPATH:+:$PYTHONPATH}}"; hepipe() {{ '
     f'{_python} -m hepipe "$@"; }}}}; '
+    f"hepipe_on() {{{{ {_python} -m torch.distributed.run --standalone --nproc-per-node "
+    '"$1" -m hepipe "${{@:2}}"; }}; '
 )
 
 
@@ -342,14 +345,31 @@ def run_threads(wildcards):
     return CONFIG.runs[wildcards.run].training.threads
 
 
-def run_gpus(wildcards):
-    """How many GPUs a run's job asks for."""
-    return int(CONFIG.runs[wildcards.run].training.device == "cuda")
+def train_gpus(wildcards):
+    """How many GPUs a run trains on."""
+    training = CONFIG.runs[wildcards.run].training
+    return training.gpus if training.device == "cuda" else 0
 
 
-def evaluation_spec(wildcards):
-    """What is measured, as JSON."""
-    return CONFIG.evaluation.model_dump_json()
+def predict_gpus(wildcards):
+    """How many GPUs its predictions take: tiles of one process come out the same on every machine."""
+    return min(train_gpus(wildcards), 1)
+
+
+def train_launcher(wildcards):
+    """How the command is started: by torchrun, a process a GPU, when there are several."""
+    gpus = train_gpus(wildcards)
+    return f"hepipe_on {gpus}" if gpus > 1 else "hepipe"
+
+
+def prediction_spec(wildcards):
+    """How tiles are predicted, as JSON."""
+    return CONFIG.evaluation.prediction()
+
+
+def scoring_spec(wildcards):
+    """How they are measured, as JSON."""
+    return CONFIG.evaluation.scoring()
 
 
 def all_scores(wildcards):
@@ -357,7 +377,7 @@ def all_scores(wildcards):
     return [
         f"results/runs/{run}/on/{dataset}/{split}/scores.parquet"
         for run in CONFIG.runs
-        for dataset, split in CONFIG.targets(run).items()
+        for dataset, split in CONFIG.targets(run)
     ]
 
 
@@ -369,6 +389,14 @@ def all_indices(wildcards):
 def all_reviews(wildcards):
     """The review page of every data set that has slides; it stands on the pictures of all cases."""
     return [f"results/{dataset}/review.html" for dataset, rows in ROWS.items() if rows]
+
+
+def splits_by_dataset(run):
+    """The splits that a run is evaluated on, by data set."""
+    found = {}
+    for dataset, split in CONFIG.targets(run):
+        found.setdefault(dataset, []).append(split)
+    return found
 
 
 def report_spec(wildcards):
@@ -387,9 +415,15 @@ def report_spec(wildcards):
                 for name, spec in CONFIG.datasets.items()
             },
             "runs": {
-                run: {"dataset": spec.dataset, "on": CONFIG.targets(run)}
+                run: {
+                    "dataset": spec.dataset,
+                    "on": splits_by_dataset(run),
+                    "outside": CONFIG.outside(run),
+                }
                 for run, spec in CONFIG.runs.items()
             },
+            "protocol": protocol_in_words(CONFIG.training, CONFIG.evaluation),
+            "bootstrap": CONFIG.evaluation.bootstrap,
         }
     )
 

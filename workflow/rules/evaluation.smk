@@ -16,7 +16,7 @@ rule score_run:
     resources:
         mem_mb=6000,
     params:
-        spec=evaluation_spec,
+        spec=scoring_spec,
     shell:
         "hepipe score --config {input.config} --dataset {wildcards.dataset} --split {wildcards.split}"
         " --index {input.index} --virtual {input.virtual} --scores {output} --spec {params.spec:q} > {log} 2>&1"

@@ -15,9 +15,9 @@ rule predict_tiles:
     threads: run_threads
     resources:
         mem_mb=8000,
-        gpu=run_gpus,
+        gpu=predict_gpus,
     params:
-        spec=evaluation_spec,
+        spec=prediction_spec,
     shell:
         "hepipe predict --config {input.config} --model {input.model} --index {input.index}"
         " --split {wildcards.split} --virtual {output} --spec {params.spec:q} > {log} 2>&1"

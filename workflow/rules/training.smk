@@ -35,9 +35,10 @@ rule train:
     threads: run_threads
     resources:
         mem_mb=16000,
-        gpu=run_gpus,
+        gpu=train_gpus,
     params:
+        launcher=train_launcher,
         parts=part_options,
     shell:
-        "hepipe train --config {input.config} --index {input.index} --card {input.card} {params.parts}"
+        "{params.launcher} train --config {input.config} --index {input.index} --card {input.card} {params.parts}"
         " --model {output.model} --history {output.history} > {log} 2>&1"

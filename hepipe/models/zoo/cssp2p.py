@@ -42,6 +42,8 @@ PARTS = {
 }
 SIZE = {"*": {"multiple": 16}}
 STREAMS: dict[str, tuple[str, int]] = {}
+# 11,610 tiles of HER2match make 1,452 steps an epoch, the last batch being a part.
+PUBLISHED: dict[str, dict[str, int | None]] = {"*": {"epochs": 200, "batch_size": 8, "steps": 290_400}}
 
 # Mean and spread of ImageNet, which the encoder's weights expect (Russakovsky et al., IJCV 2015; torchvision's values).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -36,6 +36,10 @@ NEEDS = {"*": ()}
 PARTS: dict[str, dict[str, str]] = {"*": {}}
 SIZE = {"*": {"multiple": 4}}
 STREAMS: dict[str, tuple[str, int]] = {}
+PUBLISHED: dict[str, dict[str, int | None]] = {
+    "*": {"epochs": 400, "batch_size": 1, "steps": None},
+    "fastcut": {"epochs": 200, "batch_size": 1, "steps": None},
+}
 
 TAPS = (0, 4, 8, 12, 16)
 """Layers whose patches are contrasted: the padded picture, both halvings before their norm, two residual blocks."""

@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from hepipe.models.method import Method, Part
 from hepipe.models.zoo import cut
 from hepipe.models.zoo.cut import Config as Config
+from hepipe.models.zoo.cut import from_released as from_released
 
 PAIRING = "paired"
 NEEDS = {"*": ()}
 PARTS: dict[str, dict[str, str]] = {"*": {}}
 SIZE = {"*": {"multiple": 32}}
 STREAMS: dict[str, tuple[str, int]] = {}
+# ASP's epochs; its table 1 has several sets, so there is no one number of steps.
+PUBLISHED: dict[str, dict[str, int | None]] = {"*": {"epochs": 40, "batch_size": 1, "steps": None}}
 
 _PYRAMID = {
     "pyramid_weight": 10.0,

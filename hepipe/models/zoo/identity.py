@@ -17,6 +17,7 @@ NEEDS: dict[str, tuple[str, ...]] = {"*": ()}
 PARTS: dict[str, dict[str, str]] = {"*": {}}
 SIZE = {"*": {"multiple": 1}}
 STREAMS: dict[str, tuple[str, int]] = {}
+PUBLISHED: dict[str, dict[str, int | None]] = {"*": {"epochs": 0, "batch_size": None, "steps": 0}}
 
 
 class Config(Spec):

@@ -33,6 +33,7 @@ NEEDS = {"*": ()}
 PARTS: dict[str, dict[str, str]] = {"*": {}}
 SIZE = {"*": {"multiple": 256}, "small": {"multiple": 64}, "tiny": {"multiple": 32}}
 STREAMS: dict[str, tuple[str, int]] = {}
+PUBLISHED: dict[str, dict[str, int | None]] = {"*": {"epochs": 200, "batch_size": 1, "steps": None}}
 
 
 class Config(Spec):

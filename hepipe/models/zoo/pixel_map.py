@@ -23,6 +23,9 @@ NEEDS: dict[str, tuple[str, ...]] = {"*": ()}
 PARTS: dict[str, dict[str, str]] = {"*": {}}
 SIZE = {"*": {"multiple": 1}}
 STREAMS: dict[str, tuple[str, int]] = {}
+NOT_RELEASED = "it is a baseline of ours, which nobody has published"
+# Ours, so nothing is published.
+PUBLISHED: dict[str, dict[str, int | None]] = {"*": {"epochs": None, "batch_size": None, "steps": None}}
 
 
 class Config(Spec):

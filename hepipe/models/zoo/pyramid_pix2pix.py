@@ -34,6 +34,8 @@ NEEDS = {"*": ()}
 PARTS: dict[str, dict[str, str]] = {"*": {}}
 SIZE = {"*": {"multiple": 4}}
 STREAMS: dict[str, tuple[str, int]] = {}
+# 3,896 pairs of BCI, 200 epochs, batch 2.
+PUBLISHED: dict[str, dict[str, int | None]] = {"*": {"epochs": 200, "batch_size": 2, "steps": 389_600}}
 
 
 class Config(Spec):
