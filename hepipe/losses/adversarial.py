@@ -7,9 +7,10 @@ discriminator's loss is half the sum of `_fake` and `_real`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -45,6 +46,20 @@ def wgan_real(logits: Float[Tensor, "..."]) -> Float[Tensor, ""]:
 def wgan_fake(logits: Float[Tensor, "..."]) -> Float[Tensor, ""]:
     """Rises with the logits."""
     return logits.float().mean()
+
+
+def smoothed_lsgan(
+    maps: Sequence[Float[Tensor, "b 1 _ _"]], smoothing: Sequence[Float[Tensor, "b 1 _ _"]], *, real: bool
+) -> Float[Tensor, ""]:
+    """Squared distance of maps of several scales from smoothed targets, mean over each map, then over scales.
+
+    Args:
+        maps: Logits.
+        smoothing: How far each element's target is from 1 (of a real picture) or 0, towards the other.
+        real: Which of both.
+    """
+    targets = [1 - u if real else u for u in smoothing]
+    return torch.stack([(a.float() - b).square().mean() for a, b in zip(maps, targets, strict=True)]).mean()
 
 
 class Sides(NamedTuple):

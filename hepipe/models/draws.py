@@ -33,6 +33,14 @@ def draw_normal(generators: Sequence[torch.Generator], *, like: Float[Tensor, "b
     return torch.stack(drawn).to(like.device, non_blocking=True)
 
 
+def draw_uniform(
+    generators: Sequence[torch.Generator], *, like: Float[Tensor, "b ..."], below: float = 1.0
+) -> Float[Tensor, "b ..."]:
+    """Numbers from 0 to below `below`, of the shape and device of `like`, float32, a generator a tile."""
+    drawn = [torch.rand(like.shape[1:], generator=generator) for generator in generators]
+    return below * torch.stack(drawn).to(like.device, non_blocking=True)
+
+
 def draw_whole(generators: Sequence[torch.Generator], *, below: int, device: torch.device) -> Int[Tensor, " b"]:
     """A whole number from 0 to `below` - 1 for each generator."""
     drawn = [torch.randint(below, (), generator=generator) for generator in generators]

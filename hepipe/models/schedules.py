@@ -21,6 +21,13 @@ def linear_decay(steps: int, *, constant: int, decay: int) -> float:
     return 1.0 - max(0, steps + 1 - constant) / (decay + 1)
 
 
+def warmup_cosine(epoch: float, *, warmup: int, epochs: int) -> float:
+    """Factor at a fractional epoch: linear from 0 to 1 over the warm-up, then half a cosine to 0 at the end."""
+    if epoch < warmup:
+        return epoch / warmup
+    return (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) / 2
+
+
 def share_epochs(at: Progress, *, constant: int, decay: int) -> tuple[int, int]:
     """A published (constant, decay) stretched to the epochs of this run, at the same share.
 
