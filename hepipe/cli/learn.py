@@ -77,9 +77,8 @@ def predict(
 
     from hepipe.dataset.folds import check_fold
     from hepipe.dataset.normalize import told_normalization
-    from hepipe.dataset.tiles import SplitTiles
     from hepipe.errors import ConfigError
-    from hepipe.inference.tiles import crop_of, predict_split
+    from hepipe.inference.tiles import crop_of, predict_split, tiles_as_trained
     from hepipe.models.catalog import find_entry
     from hepipe.models.finished import (
         build_method,
@@ -102,7 +101,9 @@ def predict(
     evaluation = EvaluationSpec.model_validate_json(spec)
     told = read_finished_provenance(model).told
     normalization = told_normalization(told, run.training.normalize, what=model.name)
-    tiles = SplitTiles(index, cast(Split, split), mpp=run.training.mpp, normalization=normalization)
+    tiles = tiles_as_trained(
+        index, cast(Split, split), run, told, mpp_slack=evaluation.mpp_slack, normalization=normalization
+    )
     entry = find_entry(run.model, where=f"runs.{run.name}.model")
     crop_px = crop_of(entry, run.preset, side_px=tiles.side_px, wanted_px=evaluation.tile_px) if tiles.rows else 0
     if not tiles.rows:
@@ -118,12 +119,21 @@ def predict(
             Provenance(
                 artefact="virtual",
                 subject=run.name,
-                spec={"crop_px": crop_px, "batch_size": evaluation.batch_size, "mpp": tiles.mpp, "split": split},
+                spec={
+                    "crop_px": crop_px,
+                    "batch_size": evaluation.batch_size,
+                    "mpp": tiles.mpp,
+                    "split": split,
+                    "stitch": evaluation.stitch.model_dump(mode="json"),
+                },
                 inputs={"model": file_sha256(model), "config": run.digest},
-                # As the model was told: its colours, and the terms of all that it was trained on.
-                told={name: told[name] for name in ("normalization", "terms") if name in told},
+                # As the model was told: its colours, its budget, and the terms of all that it was trained on.
+                told={
+                    name: told[name] for name in ("normalization", "terms", "budget", "trained_on") if name in told
+                },
             ),
             crop_px=crop_px,
+            stitch=evaluation.stitch,
             batch_size=evaluation.batch_size,
             seed=run.seed,
             device=device,

@@ -9,13 +9,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hepipe.dataset.tiles import tile_seed
-from hepipe.inference.blend import starts, weights
+from hepipe.inference.blend import USUAL, starts, weights
 from hepipe.models.method import Method
+from hepipe.specs.training import StitchSpec
 
 
 @torch.no_grad()
 def sweep(
-    method: Method, tiles: Float[Tensor, "b 3 side side"], tile_ids: Sequence[str], *, crop_px: int, seed: int
+    method: Method,
+    tiles: Float[Tensor, "b 3 side side"],
+    tile_ids: Sequence[str],
+    *,
+    crop_px: int,
+    seed: int,
+    stitch: StitchSpec = USUAL,
 ) -> Float[Tensor, "b 3 side side"]:
     """Virtual tiles; the method sees crops of `crop_px`, whole tiles when that is their side.
 
@@ -24,11 +31,12 @@ def sweep(
     side = tiles.shape[-1]
     if crop_px == side:
         return method.stain(tiles, seeds=_seeds([*tile_ids], seed, tiles.device))
-    share = torch.from_numpy(weights(crop_px)).to(tiles.device)
+    share = torch.from_numpy(weights(crop_px, stitch=stitch)).to(tiles.device)
     total = torch.zeros_like(tiles)
     covered = torch.zeros(side, side, device=tiles.device)
-    for y in starts(side, crop_px):
-        for x in starts(side, crop_px):
+    edges = starts(side, crop_px, overlap_frac=stitch.overlap_frac)
+    for y in edges:
+        for x in edges:
             here = (..., slice(y, y + crop_px), slice(x, x + crop_px))
             seeds = _seeds([f"{tile_id}@{x},{y}" for tile_id in tile_ids], seed, tiles.device)
             total[here] += method.stain(tiles[here].contiguous(), seeds=seeds).float() * share

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from hepipe.dataset.normalize import Normalization
 from hepipe.dataset.tiles import SplitTiles, rgb_from_tensor, tensor_from_rgb
 from hepipe.errors import StoreError
+from hepipe.inference.blend import USUAL
 from hepipe.inference.sweep import sweep
 from hepipe.models.catalog import Entry
 from hepipe.models.method import Method
+from hepipe.models.resolved import ResolvedRun
 from hepipe.progress import watched
+from hepipe.specs.dataset import Split
+from hepipe.specs.training import StitchSpec
 from hepipe.stores.arrays import whole, write_group
 from hepipe.stores.partial import discard_partial
 from hepipe.stores.provenance import Provenance
@@ -39,6 +46,51 @@ def crop_of(entry: Entry, preset: str, *, side_px: int, wanted_px: int) -> int:
     return crop
 
 
+def tiles_as_trained(
+    index: Path,
+    split: Split,
+    run: ResolvedRun,
+    told: Mapping[str, Any],
+    *,
+    mpp_slack: float,
+    normalization: Normalization | None = None,
+) -> SplitTiles:
+    """The tiles of a split as a run is used to see them: at its resolution, of its marker.
+
+    Args:
+        index: Of the data set, which need not be the one that the run was trained on.
+        split: Which tiles.
+        run: Its record.
+        told: What the finished model tells; an older one does not say what it was trained on, and nothing is checked.
+        mpp_slack: A store whose µm/px is within this share of the run's is taken as stored.
+        normalization: Colours that the run sees.
+
+    Raises:
+        StoreError: The tiles are stored coarser than the run saw its own, or are of another marker.
+    """
+    stored = SplitTiles(index, split)
+    trained = told.get("trained_on", {})
+    where = f"{split} tiles of {index.parent.name}"
+    markers, own = {row.marker for row in stored.rows}, set(trained.get("markers", ()))
+    if own and not markers <= own:
+        raise StoreError(
+            f"{where} are of {', '.join(sorted(markers))}, but run {run.name} has learnt {', '.join(sorted(own))} on "
+            f"{run.dataset}; evaluate it on a data set of its marker"
+        )
+    wanted: float = trained.get("mpp") or run.training.mpp or stored.stored_mpp
+    is_alike = abs(stored.stored_mpp - wanted) <= mpp_slack * wanted
+    if stored.rows and not is_alike and stored.stored_mpp > wanted:
+        raise StoreError(
+            f"{where} are stored at {stored.stored_mpp:g} µm/px, but run {run.name} was trained on {run.dataset} at "
+            f"{wanted:g}: a view as fine cannot be made of them; train a run with training.mpp of "
+            f"{stored.stored_mpp:g} or more, or raise evaluation.mpp_slack if the two are the same by another name"
+        )
+    mpp = None if is_alike or not stored.rows else wanted
+    if mpp is None and normalization is None:
+        return stored
+    return SplitTiles(index, split, mpp=mpp, normalization=normalization)
+
+
 def predict_split(
     method: Method,
     tiles: SplitTiles,
@@ -49,6 +101,7 @@ def predict_split(
     batch_size: int,
     seed: int,
     device: torch.device,
+    stitch: StitchSpec = USUAL,
 ) -> None:
     """Write a split's virtual tiles, sorted by tile id, with the ids as attribute `tile_ids`.
 
@@ -76,6 +129,6 @@ def predict_split(
             places = range(start, min(start + batch_size, len(tiles)))
             he = torch.stack([tensor_from_rgb(tiles.rgb("he", place)) for place in places]).to(device)
             ids = tile_ids[places.start : places.stop]
-            for virtual in sweep(method, he, ids, crop_px=crop_px, seed=seed):
+            for virtual in sweep(method, he, ids, crop_px=crop_px, seed=seed, stitch=stitch):
                 writer.add(virtual=rgb_from_tensor(virtual))
         writer.finish()
