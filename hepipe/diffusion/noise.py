@@ -59,11 +59,11 @@ def kept_times(n: int, spacing: str) -> list[int]:
         if not 0 < count <= size:
             raise ValueError(f"spacing {spacing}: {count} times from a section of {size}")
         # Summed and not multiplied, as the authors do: halves then round the same way.
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        gap = (size - 1) / (count - 1) if count > 1 else 1.0
         offset = 0.0
         for _ in range(count):
             times.append(start + round(offset))
-            offset += stride
+            offset += gap
         start += size
     return times
 
