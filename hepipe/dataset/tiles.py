@@ -87,6 +87,10 @@ class Row:
     case_id: str | None = None
 
 
+def _several(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 _COLUMNS = ("tile_id", "store", "row_in_store", "marker", "her2_score", "case_id", "split", "place")
 
 
@@ -210,6 +214,32 @@ class SplitTiles:
             return known
         row = self.rows[place]
         return self._kept((name, place), viewed_mask(self._stores[row.store].read_mask(name, row.number), self.side_px))
+
+    def check_carries(self, needs: Sequence[str], *, model: str) -> None:
+        """Whether every tile has what a model reads beside both stains.
+
+        Args:
+            needs: Of the model's preset.
+            model: What asks for it, in words.
+
+        Raises:
+            StoreError: Some have not; it says which, and what to do.
+        """
+        without = sorted(name for name, store in self._stores.items() if "dab_mask" not in store.names())
+        if "dab_mask" in needs and without:
+            raise StoreError(
+                f"{model} needs the DAB mask of each tile, which {_several(without)} of split {self.split} do not "
+                "hold; cut or import those tiles again with this version, which stores it, or choose a preset "
+                "without it"
+            )
+        scoreless = [row for row in self.rows if row.her2_score not in SCORES]
+        if "score" in needs and scoreless:
+            cases = sorted({row.case_id or "unknown" for row in scoreless})
+            raise StoreError(
+                f"{model} needs the HER2 score of each tile, which {len(scoreless)} of {len(self.rows)} tiles of split "
+                f"{self.split} lack (cases {_several(cases)}); fill her2_score of these cases in the slide sheet, or "
+                "import.score_pattern of an imported set, and assemble it again; or choose a model without it"
+            )
 
     def score(self, place: int) -> int:
         """The slide's HER2 score at a place, 0 to 3.

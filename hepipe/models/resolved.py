@@ -12,18 +12,20 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from hepipe.errors import ConfigError, StoreError
-from hepipe.models.catalog import PartNeed, check_choice
+from hepipe.models.catalog import PartNeed, Published, budget_problems, check_choice
 from hepipe.specs.base import Spec
+from hepipe.specs.start import RUN
 from hepipe.specs.training import RunSpec, TrainingSpec
 from hepipe.stores.provenance import Provenance, digest
-from hepipe.weights.store import find, state
+from hepipe.weights.start import split_group, start_files
+from hepipe.weights.store import file_sha256, find, state
 
 
 class ResolvedPart(Spec):
     """What fills one part of a model."""
 
-    kind: str = Field(description="run or weights.")
-    source: str = Field("", description="Run name or weights role; empty when absent.")
+    kind: str = Field(description="run, weights, or file of what a run starts from.")
+    source: str = Field("", description="Run name, weights role, or group within a file; empty when absent.")
     sha256: str = Field("", description="Of the weights file; a run's is in the finished model's header.")
     training_only: bool = False
     absent: bool = Field(False, description="An optional part that the run does without.")
@@ -40,7 +42,11 @@ class ResolvedRun(Spec):
     seed: int
     config: Mapping[str, Any] = Field(description="The model's complete hyperparameters.")
     parts: Mapping[str, ResolvedPart]
+    init_from: Mapping[str, ResolvedPart] = Field(
+        default_factory=dict, description="Network, * for any, to what it starts from: a run or a file by its hash."
+    )
     training: TrainingSpec
+    published: Published = Field(Published(), description="How long the model's authors trained it.")
     pairing: str
     needs: tuple[str, ...]
     provenance: Provenance
@@ -53,7 +59,38 @@ class ResolvedRun(Spec):
             del shaping["training"][harmless]
         if self.fold is None:
             del shaping["fold"]
+        if not self.init_from:
+            del shaping["init_from"]
+        if self.training.budget.rule == "equal_steps":
+            del shaping["published"]
         return digest(shaping)
+
+    def n_steps(self, n_tiles: int) -> int:
+        """Iterations under the run's budget.
+
+        Args:
+            n_tiles: Tiles that the run trains on. A last batch that is a part counts as a step.
+
+        Raises:
+            ConfigError: The rule asks for what is not known of the model.
+        """
+        of = f"{self.model} {self.preset}"
+        if problems := list(budget_problems(self.published, self.training, of=of, where=f"runs.{self.name}")):
+            raise ConfigError("config:\n  " + "\n  ".join(problems))
+        training = self.training
+        wanted = {
+            "equal_steps": training.n_steps,
+            "published_epochs": (self.published.epochs or 0) * -(-n_tiles // training.batch_size),
+            "own_original_steps": self.published.steps or 0,
+        }[training.budget.rule]
+        # A method that fits in one pass takes no steps: its rule is met whatever stands here.
+        wanted = wanted or training.n_steps
+        return min(wanted, training.budget.most_steps or wanted)
+
+    def budgeted(self, n_tiles: int) -> ResolvedRun:
+        """The run with the iterations of its budget."""
+        training = self.training.model_copy(update={"n_steps": self.n_steps(n_tiles)})
+        return self.model_copy(update={"training": training})
 
 
 def zoo_module(model: str) -> ModuleType:
@@ -79,6 +116,10 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
             for problem in error.errors()
         ]
         raise ConfigError("config:\n  " + "\n  ".join(problems)) from None
+    published = entry.published_of(run.preset)
+    training = run.training
+    if training.budget.batch == "published" and published.batch_size is not None:
+        training = _with_batch(training, published.batch_size, where=where)
     parts = {part: _resolve_part(run.parts.get(part), need) for part, need in entry.parts_of(run.preset).items()}
     return ResolvedRun(
         name=name,
@@ -89,11 +130,37 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
         seed=run.seed,
         config=config.model_dump(mode="json"),
         parts=parts,
-        training=run.training,
+        training=training,
+        published=published,
         pairing=entry.pairing,
         needs=entry.needs_of(run.preset),
-        provenance=Provenance(artefact="run", subject=name, spec=run.model_dump(mode="json")),
+        # Without `init_from`, which names files; the record has their hashes.
+        provenance=Provenance(artefact="run", subject=name, spec=run.model_dump(mode="json", exclude={"init_from"})),
     )
+
+
+def _resolve_start(init_from: Mapping[str, str]) -> dict[str, ResolvedPart]:
+    """What a run starts from; a run's hash is known once it has trained, and stands in the finished model."""
+    found = {
+        network: ResolvedPart(kind="run", source=source.removeprefix(RUN), training_only=True)
+        for network, source in init_from.items()
+        if source.startswith(RUN)
+    }
+    for network, text in start_files(init_from).items():
+        path, group = split_group(text)
+        found[network] = ResolvedPart(kind="file", source=group, sha256=file_sha256(path), training_only=True)
+    return found
+
+
+def _with_batch(training: TrainingSpec, batch_size: int, *, where: str) -> TrainingSpec:
+    """The published batch in place of the protocol's."""
+    try:
+        return TrainingSpec.model_validate({**training.model_dump(), "batch_size": batch_size})
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"config:\n  {where}.training.budget.batch: published is {batch_size} tiles, and {problem}"
+        ) from None
 
 
 def _resolve_part(named: str | None, need: PartNeed) -> ResolvedPart:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hepipe.specs.base import Spec
 from hepipe.specs.dataset import Split
+from hepipe.specs.start import by_network
 
 
 class SelectSpec(Spec):
@@ -147,6 +148,11 @@ class RunSpec(Spec):
     parts: Mapping[str, str] = Field(
         default_factory=dict, description="Part of the model to a run's name or weights role."
     )
+    init_from: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="What training starts from, by network or as a whole: `run:NAME`, `weights:FILE`, or the path of a "
+        "finished model or of its authors' checkpoint.",
+    )
     fold: int | None = Field(
         None,
         ge=0,
@@ -157,6 +163,7 @@ class RunSpec(Spec):
     training: TrainingSpec
 
     _splits = field_validator("test_on", mode="before")(one_or_several)
+    _start = field_validator("init_from", mode="before")(by_network)
 
 
 class StitchSpec(Spec):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from hepipe.dataset.normalize import find_normalization
 from hepipe.dataset.terms import Terms, as_told, merged_terms, told_terms
 from hepipe.dataset.tiles import Sampler, SplitTiles
-from hepipe.errors import StoreError
+from hepipe.errors import ConfigError, StoreError
 from hepipe.models.finished import (
     build_method,
     device_of,
@@ -20,7 +23,8 @@ from hepipe.models.finished import (
 )
 from hepipe.models.ranks import n_ranks, rank, wait_for_all
 from hepipe.models.resolved import ResolvedRun
-from hepipe.stores.provenance import Provenance, digest
+from hepipe.models.start import Start, put_start, read_start
+from hepipe.stores.provenance import Provenance, code_version, digest
 from hepipe.training.history import History
 from hepipe.training.loop import train_method
 from hepipe.training.resume import ResumeFolder
@@ -36,6 +40,7 @@ def train_run(
     model: Path,
     history: Path,
     terms: Sequence[Terms] = (),
+    init_files: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Train and store the finished model and its history; side files lie in the model's folder.
 
@@ -47,19 +52,28 @@ def train_run(
         model: Where the finished model goes.
         history: Where the table of loss terms goes.
         terms: Of the data set; with those of the runs that it builds on they stay with the weights.
+        init_files: What it starts from, as `start_files` gives it; the record says of what kind and hash.
 
     Raises:
-        StoreError: No training tile, or no validation tile for a metric to choose by.
+        StoreError: The tiles lack what the model needs, there is no training tile, or no validation tile for a metric
+            to choose by.
         ConfigError: A device, part or metric that is not there.
     """
     spec = run.training
     device = device_of(run)
     choice = find_choice(spec.select, crop_px=spec.crop_px, where=f"runs.{run.name}.training")
+    if missing := sorted(run.init_from.keys() - init_files.keys()):
+        raise ConfigError(f"run {run.name}: no --init-from for {', '.join(missing)}, which it starts from")
     parts = load_parts(run, part_folders, training=True)
+    start = read_start(run, init_files) if init_files else Start()
     tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb)
+    tiles.check_carries(run.needs, model=f"{run.model} {run.preset}")
     normalization = find_normalization(spec.normalize, tiles.cases, tiles.case_pixels)
     if normalization is not None:
         tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb, normalization=normalization)
+    asked = run.digest
+    run = run.budgeted(len(tiles))
+    spec = run.training
     sampler = Sampler(
         tiles,
         batch_size=spec.batch_size,
@@ -86,13 +100,18 @@ def train_run(
         batch_size=spec.batch_size,
         device=device,
     )
-    inherited = inherited_terms(terms, part_folders.values())
-    inputs = {"dataset": fingerprint, "config": run.digest}
-    inputs |= {f"part:{name}": part.sha256 for name, part in parts.items()}
+    method = build_method(run, parts)
+    untrained = put_start(method, start, model=run.model) if init_files else []
+    notes = [*start.lines, *_untrained(run, untrained)]
+    if rank() == 0:
+        sys.stderr.writelines(f"{run.name}: {note}\n" for note in notes)
+    inherited = merged_terms(inherited_terms(terms, part_folders.values()), start.terms)
+    inputs = {"dataset": fingerprint, "config": asked}
+    inputs |= {f"part:{name}": part.sha256 for name, part in parts.items()} | start.inputs
     log = History(run.name, events=model.parent / "tensorboard" if spec.tensorboard and rank() == 0 else None)
     resume = ResumeFolder(model.parent / "resume", key=digest(inputs), rank=rank(), n_ranks=n_ranks())
     state = train_method(
-        build_method(run, parts),
+        method,
         sampler,
         spec=spec,
         seed=run.seed,
@@ -111,6 +130,11 @@ def train_run(
             inputs=inputs,
             # With the weights, so that wherever they go the H&E can be shown to them in the same colours.
             told={
+                "code": code_version(),
+                "budget": told_budget(run, len(tiles)),
+                "notes": notes,
+                **({"init_from": start.told} if start.told else {}),
+                "trained_on": {"mpp": tiles.mpp, "markers": sorted({row.marker for row in tiles.rows})},
                 **({} if normalization is None else {"normalization": normalization.model_dump(mode="json")}),
                 **as_told(inherited),
             },
@@ -120,6 +144,31 @@ def train_run(
         log.write(history, provenance.model_copy(update={"artefact": "history", "inputs": made}))
         resume.clear()
     wait_for_all()
+
+
+def told_budget(run: ResolvedRun, n_tiles: int) -> dict[str, Any]:
+    """How long a run trained, by which rule, and what its authors had done."""
+    spec = run.training
+    steps_per_epoch = -(-n_tiles // spec.batch_size)
+    return {
+        "rule": spec.budget.rule,
+        "n_steps": spec.n_steps,
+        "epochs": round(spec.n_steps / steps_per_epoch, 3),
+        "batch_size": spec.batch_size,
+        "n_tiles": n_tiles,
+        "capped": spec.n_steps == spec.budget.most_steps,
+        "published": asdict(run.published),
+    }
+
+
+def _untrained(run: ResolvedRun, networks: Sequence[str]) -> Iterator[str]:
+    """What of a run starts from random numbers though it might not."""
+    if networks:
+        yield f"untrained at the start: {', '.join(networks)}"
+    for name, part in run.parts.items():
+        # What it starts from has trained that part too.
+        if part.absent and part.kind == "weights" and not run.init_from:
+            yield f"{name} is trained from scratch: no weights of role {part.source}; see `hepipe weights status`"
 
 
 def inherited_terms(terms: Sequence[Terms], runs: Iterable[Path]) -> tuple[Terms, ...]:

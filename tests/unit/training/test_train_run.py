@@ -168,7 +168,6 @@ def test_the_commands_go_from_a_run_spec_to_virtual_tiles(make_index, tmp_path):
     assert store.attributes["tile_ids"] == ["test/000", "test/001"]
     assert store.read("virtual", 0).shape == (16, 16, 3)
     assert [terms.line for terms in told_terms(store.provenance.told)] == ["non-commercial"]
-    assert "pixel_map" in hepipe("models")
 
 
 def free_port():

@@ -1,0 +1,295 @@
+"""A training that no config names: a model, a data set and a folder, checked as the workflow checks its runs."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hepipe.dataset.found import FoundDataset, find_dataset
+from hepipe.dataset.tiles import SplitTiles
+from hepipe.errors import ConfigError, StoreError
+from hepipe.models.catalog import Entry, find_entry
+from hepipe.models.ranks import rank, wait_for_all
+from hepipe.models.resolved import ResolvedRun, read_resolved, resolve_run, write_resolved, zoo_module
+from hepipe.specs.start import RUN, from_words
+from hepipe.specs.training import RunSpec, TrainingSpec
+from hepipe.stores.partial import locked
+from hepipe.training.train import train_run
+from hepipe.training.watch import find_choice
+from hepipe.weights.start import MODEL, start_files
+
+CONFIG, HISTORY = "config.json", "history.parquet"
+_LOCK = ".training"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training by hand, checked as far as it can be before its tiles are read.
+
+    Attributes:
+        run: Its record.
+        data: What it trains on.
+        out: Its folder.
+        init_files: What it starts from.
+        part_folders: Part name to the folder of the run that fills it.
+        lines: What to tell a person.
+    """
+
+    run: ResolvedRun
+    data: FoundDataset
+    out: Path
+    init_files: Mapping[str, str]
+    part_folders: Mapping[str, Path]
+    lines: Sequence[str]
+
+
+def plan(
+    model: str,
+    data: Path,
+    *,
+    preset: str = "paper",
+    seed: int = 0,
+    settings: Sequence[str] = (),
+    init_from: str = "",
+    device: str | None = None,
+    part_folders: Mapping[str, Path] | None = None,
+    out: Path | None = None,
+) -> Plan:
+    """What `hepipe train MODEL --data STORE` is going to do.
+
+    Args:
+        model: Of the zoo.
+        data: Folder or index of a data set.
+        preset: Of the model.
+        seed: Of the run.
+        settings: `KEY=VALUE`: options of the model and keys of section `training`; values as in JSON, or a word.
+        init_from: SOURCE, or NETWORK=SOURCE with commas between; empty for none.
+        device: cpu or cuda; None takes cuda where there is one, and says so.
+        part_folders: Part name to the folder of the run that fills it.
+        out: Folder of the run; None: `runs/<model>-<preset>-s<seed>`.
+
+    Raises:
+        ConfigError: A wrong word anywhere, or a setting that the model refuses.
+        StoreError: No such data set, or none that this model can be trained on.
+        WeightsError: Nothing to start from there.
+    """
+    entry = find_entry(model, where="MODEL")
+    if preset not in entry.presets:
+        raise ConfigError(f"--preset {preset}: {model} has {', '.join(entry.presets)}")
+    if RUN in init_from:
+        raise ConfigError(f"--init-from {init_from}: `run:` names a run of a config; by hand give the run's folder")
+    options, training = _sorted_settings(model, preset, settings)
+    found = find_dataset(data)
+    lines = []
+    if device is None and "device" not in training:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        lines.append(f"device {device}, as --device is not given")
+    if device is not None:
+        training["device"] = device
+    tiles = SplitTiles(found.index, "train", mpp=training.get("mpp"))
+    if "crop_px" not in training and tiles.rows:
+        training["crop_px"] = _crop_for(entry, preset, tiles, found)
+        if training["crop_px"] != TrainingSpec().crop_px:
+            lines.append(f"crops of {training['crop_px']} px: {model} {preset} takes {entry.size_in_words(preset)}, ")
+            lines[-1] += f"tiles are {tiles.side_px} px"
+    tiles.check_carries(entry.needs_of(preset), model=f"{model} {preset}")
+    name = f"{model}-{preset}-s{seed}"
+    folders = dict(part_folders or {})
+    spec = _run_spec(
+        {
+            "model": model,
+            "preset": preset,
+            "dataset": found.card.name,
+            "seed": seed,
+            "fold": found.fold,
+            "options": options,
+            "parts": {part: read_resolved(folder / CONFIG).name for part, folder in folders.items()},
+            "init_from": from_words(init_from) if init_from else {},
+            "training": training,
+        }
+    )
+    run = resolve_run(name, spec)
+    if tiles.rows and run.training.crop_px > tiles.side_px:
+        largest = entry.largest(tiles.side_px, preset) or tiles.side_px
+        raise StoreError(
+            f"crop_px is {run.training.crop_px}, but tiles of {found.card.name} are {tiles.side_px} px at "
+            f"{tiles.mpp:g} µm/px; leave it out, or --set crop_px={largest}"
+        )
+    find_choice(run.training.select, crop_px=run.training.crop_px, where="training")
+    made = run.provenance.model_copy(update={"inputs": {"dataset": found.card.fingerprint}})
+    run = run.model_copy(update={"provenance": made})
+    folder = out or Path("runs") / name
+    lines.insert(0, f"{model} {preset} on {found.card.name}: {len(tiles)} training tiles of {tiles.side_px} px")
+    lines.append(f"{run.training.batch_size} crops a step; the run's folder is {folder}")
+    return Plan(run, found, folder, start_files(spec.init_from), folders, lines)
+
+
+def is_finished(plan: Plan) -> bool:
+    """Whether this very run has been trained to its end in its folder.
+
+    Raises:
+        ConfigError: The folder holds another run, or something else; the difference is named.
+    """
+    _check_folder(plan)
+    return (plan.out / MODEL).is_file() and (plan.out / HISTORY).is_file()
+
+
+def carry_out(plan: Plan) -> None:
+    """Train; goes on where an earlier call was stopped.
+
+    Raises:
+        ConfigError: Another process trains in the folder, or it holds another run.
+    """
+    lock = None
+    if rank() == 0:
+        _check_folder(plan)
+        plan.out.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = locked(plan.out / _LOCK)
+        except StoreError:
+            raise ConfigError(
+                f"{plan.out}: another process trains in this folder, or it cannot be written; wait for it, or give "
+                "this run its own --out"
+            ) from None
+        write_resolved(plan.out / CONFIG, plan.run)
+    wait_for_all()
+    try:
+        train_run(
+            plan.run,
+            plan.data.index,
+            fingerprint=plan.data.card.fingerprint,
+            part_folders=plan.part_folders,
+            model=plan.out / MODEL,
+            history=plan.out / HISTORY,
+            terms=plan.data.card.terms,
+            init_files=plan.init_files,
+        )
+    finally:
+        if lock is not None:
+            shutil.rmtree(plan.out / _LOCK, ignore_errors=True)
+            os.close(lock)
+
+
+def _check_folder(plan: Plan) -> None:
+    if not plan.out.exists():
+        return
+    if not plan.out.is_dir():
+        raise ConfigError(f"{plan.out}: a file stands there; name a folder by --out")
+    if not (plan.out / CONFIG).is_file():
+        others = sorted(path.name for path in plan.out.iterdir() if path.name != _LOCK)
+        if others:
+            raise ConfigError(
+                f"{plan.out}: holds {', '.join(map(ascii, others[:3]))} and no run; name a new folder by --out"
+            )
+        return
+    there = read_resolved(plan.out / CONFIG)
+    if there.digest == plan.run.digest and there.provenance.inputs == plan.run.provenance.inputs:
+        return
+    here, before = _flat(_shaping(plan.run)), _flat(_shaping(there))
+    unlike = [
+        f"{key} is {_shown(before.get(key))} there and {_shown(here.get(key))} here"
+        for key in sorted(here.keys() | before.keys())
+        if here.get(key) != before.get(key)
+    ]
+    raise ConfigError(
+        f"{plan.out}: holds another run: {'; '.join(unlike[:8]) or 'of another version'}; give this one its own --out, "
+        "or the same settings to go on with it"
+    )
+
+
+def _shaping(run: ResolvedRun) -> dict[str, Any]:
+    """What of a record shapes its weights, and the data set by its fingerprint."""
+    shaping = run.model_dump(mode="json", exclude={"provenance", "name", "pairing", "needs"})
+    for harmless in ("workers", "cache_mb", "tensorboard"):
+        shaping["training"].pop(harmless, None)
+    return {**shaping, "dataset_fingerprint": run.provenance.inputs.get("dataset", "")}
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:16]}…"
+
+
+def _crop_for(entry: Entry, preset: str, tiles: SplitTiles, found: FoundDataset) -> int:
+    """The usual crop, or what comes nearest that the model takes and a tile holds."""
+    side = tiles.side_px
+    crop = entry.largest(min(TrainingSpec().crop_px, side), preset) or entry.largest(side, preset)
+    if crop:
+        return crop
+    others = [f"{one} ({entry.size_in_words(one)})" for one in entry.presets if entry.largest(side, one)]
+    instead = f"choose --preset {' or '.join(others)}" if others else "choose another model"
+    raise StoreError(
+        f"{entry.name} {preset} takes {entry.size_in_words(preset)}, but tiles of {found.card.name} are {side} px at "
+        f"{tiles.mpp:g} µm/px; {instead}, or cut larger tiles (tiling.tile_px)"
+    )
+
+
+def _sorted_settings(model: str, preset: str, settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the model and keys of section `training`, from `KEY=VALUE`."""
+    own = type(zoo_module(model).PRESETS[preset]).model_fields
+    shared = TrainingSpec.model_fields
+    options: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    for setting in settings:
+        key, found, text = setting.partition("=")
+        if not found or not key:
+            raise ConfigError(f"--set {setting}: KEY=VALUE expected, such as n_steps=5000")
+        path = key.split(".")
+        section = path.pop(0) if len(path) > 1 and path[0] in ("options", "training") else ""
+        if section == "" and path[0] in own and path[0] in shared:
+            raise ConfigError(f"--set {key}: both {model} and training have it; write options.{key} or training.{key}")
+        chosen = section or ("options" if path[0] in own else "training")
+        if path[0] not in (own if chosen == "options" else shared):
+            known = [*own, *shared]
+            near = difflib.get_close_matches(path[0], known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+            raise ConfigError(f"--set {key}: neither {model} nor training has it; {hint}")
+        place = options if chosen == "options" else training
+        for word in path[:-1]:
+            place = place.setdefault(word, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {key}: {word} is given as a value too")
+        place[path[-1]] = _value(text)
+    return options, training
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _run_spec(values: Mapping[str, Any]) -> RunSpec:
+    from pydantic import ValidationError
+
+    try:
+        return RunSpec.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        ]
+        raise ConfigError("; ".join(problems)) from None
+
+
+def say(lines: Sequence[str]) -> None:
+    """Tell a person, on stderr; one process of several does."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        sys.stderr.writelines(f"{line}\n" for line in lines)
