@@ -78,10 +78,11 @@ def make_bridge(n: int = 1000, *, scale: float = 1.0, course: Course = "linear")
         scale: Of the variance (s), which is at most s / 2.
         course: Of the source's share: `linear`, or `sin`, which is exponential in spite of the authors' name.
     """
+    # On the CPU also where a model is built without memory, as the check below reads them.
     if course == "linear":
-        share = torch.linspace(0.001, 0.999, n, dtype=torch.float64)
+        share = torch.linspace(0.001, 0.999, n, dtype=torch.float64, device="cpu")
     else:
-        share = 1.0075 ** torch.linspace(0, n, n, dtype=torch.float64)
+        share = 1.0075 ** torch.linspace(0, n, n, dtype=torch.float64, device="cpu")
         share = share / share[-1]
         share[-1] = 0.999
     variance = 2 * scale * (share - share**2)
