@@ -5,7 +5,7 @@ The contract is a Protocol, satisfied by shape and checked by mypy at each model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -144,6 +144,14 @@ class Fits(Protocol):
 
     def fit(self, batches: Iterable[Batch]) -> None:
         """Learn from the training tiles, seen once."""
+
+
+@runtime_checkable
+class DifferentiatesTwice(Protocol):
+    """A method with a penalty on a gradient, such as R1: a compiled network gives first derivatives only."""
+
+    def differentiated_twice(self) -> Collection[nn.Module]:
+        """The networks that such a penalty goes through; they are never compiled."""
 
 
 class Frozen(nn.Module):

@@ -57,6 +57,9 @@ class ResolvedRun(Spec):
         shaping = self.model_dump(mode="json", exclude={"provenance": True, "name": True})
         for harmless in ("workers", "cache_mb", "tensorboard"):
             del shaping["training"][harmless]
+        for changes_the_last_digits in ("compile", "channels_last"):
+            if shaping["training"][changes_the_last_digits] in ("none", False):
+                del shaping["training"][changes_the_last_digits]
         if self.fold is None:
             del shaping["fold"]
         if not self.init_from:

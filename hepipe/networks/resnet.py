@@ -34,6 +34,9 @@ class ResnetGenerator(nn.Module):
 
     The layers are numbered flat as `model.<i>`, as in the authors' checkpoints.
 
+    Attributes:
+        entries: Methods that are called beside the forward pass, for those who compile a network.
+
     Args:
         width: Channels of the first layer.
         n_blocks: Residual blocks at a quarter of the side.
@@ -41,6 +44,8 @@ class ResnetGenerator(nn.Module):
         antialias: Blur before halving and while doubling, in place of strided convolutions.
         spectral: Spectral norm on every convolution; the plain form has transposed ones, which have none.
     """
+
+    entries = ("features",)
 
     def __init__(
         self,

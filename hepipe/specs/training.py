@@ -65,6 +65,10 @@ class TrainingSpec(Spec):
         description="Colours brought to the median of the training split's cases: none, reinhard or macenko.",
     )
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: Literal["none", "default", "max-autotune-no-cudagraphs"] = Field(
+        "none", description="Mode in which torch compiles the networks; the last times kernels, cuDNN's too, to choose."
+    )
+    channels_last: bool = Field(False, description="Lay weights out channels last, which tensor cores read as it is.")
     device: Literal["cpu", "cuda"] = "cpu"
     gpus: int = Field(1, ge=1, le=64, description="Processes of a run on `cuda`, a GPU each, that share a batch.")
     threads: int = Field(2, ge=1, description="Threads of torch on a CPU: part of the result, so named here.")

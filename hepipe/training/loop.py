@@ -24,6 +24,7 @@ from hepipe.training.average import move
 from hepipe.training.history import History
 from hepipe.training.progress import Meter
 from hepipe.training.resume import ResumeFolder
+from hepipe.training.speed import in_eager, speed_up
 from hepipe.training.watch import Choice, Watch, is_better
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -199,6 +200,7 @@ def train_method(
     players = make_players(method, precision=spec.precision, device=device)
     if not players:
         raise HepipeError(f"run {history.run}: its model has neither players nor `fit`, so nothing can train")
+    speed_up(method, spec, device=device, where=f"runs.{history.run}.training")
     start, best_step, best_value = 0, None, None
     if (state := resume.load(device)) is not None:
         start, best_step, best_value = state["step"], state["best_step"], state["best_value"]
@@ -231,13 +233,15 @@ def train_method(
             rates = {f"{name}.rate": float(p.optimizer.param_groups[0]["lr"]) for name, p in players.items()}
             history.add(done, "train", rates)
         if choice is not None and rank() == 0 and (finished or done % spec.select.every == 0):
-            value = watch.measure(method, choice)
+            with in_eager(spec):
+                value = watch.measure(method, choice)
             history.add(done, "val", {spec.select.metric: value})
             if is_better(value, best_value, select=spec.select, choice=choice):
                 best_step, best_value = done, value
                 resume.save_best(done, finished_state(method))
         if rank() == 0 and (finished or done % spec.sample_every == 0):
-            watch.picture(method, samples / f"step-{done:06d}.png")
+            with in_eager(spec):
+                watch.picture(method, samples / f"step-{done:06d}.png")
         if saving:
             state = {
                 "method": method.state_dict(),
