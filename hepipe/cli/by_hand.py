@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def train(
     """Train a model on a data set, or say that it is done."""
     from hepipe.cli.learn import torch_ready
     from hepipe.models.catalog import catalog
-    from hepipe.training.by_hand import carry_out, is_finished, plan, say
+    from hepipe.training.by_hand import carry_out, is_finished, plan
 
     if model is None or data is None:
         missing = "MODEL" if model is None else "--data, the folder of a data set such as results/cohort"
@@ -42,12 +43,12 @@ def train(
         out=out,
     )
     if is_finished(planned):
-        say([f"{planned.out}: this very run is there, trained to its end; nothing to do"])
+        _say([f"{planned.out}: this very run is there, trained to its end; nothing to do"])
         return
-    say(planned.lines)
+    _say(planned.lines)
     with torch_ready(planned.run.training.threads, planned.run.training.device):
         carry_out(planned)
-    say([f"{planned.out}: done; stain with `hepipe predict {planned.out} --he FOLDER --mpp MPP --out FOLDER`"])
+    _say([f"{planned.out}: done; stain with `hepipe predict {planned.out} --he FOLDER --mpp MPP --out FOLDER`"])
 
 
 def predict(
@@ -72,11 +73,18 @@ def predict(
         raise ConfigError(f"predict: {', '.join(missing)} is missing; hepipe predict RUN --he DIR --out DIR")
     assert run is not None and he is not None and out is not None  # noqa: PT018
     opened = open_run(run, device=device)
-    sources = find_sources(he, split=split, mpp=mpp, run_mpp=opened.mpp)
+    sources = find_sources(he, opened.run, opened.told, normalization=opened.normalization, split=split, mpp=mpp)
+    _say([*opened.lines, *sources.lines])
     with torch_ready(opened.run.training.threads, opened.device.type):
         failed = stain_all(opened, sources, out, tile_px=tile_px, batch=batch, part_folders=part_folders)
-    for name, reason in failed:
-        typer.echo(f"not stained: {name}: {reason}", err=True)
-    typer.echo(f"{out}: {len(sources) - len(failed)} of {len(sources)} pictures stained", err=True)
+    _say([f"not stained: {name}: {reason}" for name, reason in failed])
+    _say([f"{out}: {len(sources) - len(failed)} of {len(sources)} pictures stained"])
     if failed:
         raise typer.Exit(1)
+
+
+def _say(lines: Sequence[str]) -> None:
+    """Tell a person; one process of several does."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        for line in lines:
+            typer.echo(line, err=True)

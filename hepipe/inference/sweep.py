@@ -17,26 +17,27 @@ from hepipe.specs.training import StitchSpec
 @torch.no_grad()
 def sweep(
     method: Method,
-    tiles: Float[Tensor, "b 3 side side"],
+    tiles: Float[Tensor, "b 3 h w"],
     tile_ids: Sequence[str],
     *,
     crop_px: int,
     seed: int,
     stitch: StitchSpec = USUAL,
-) -> Float[Tensor, "b 3 side side"]:
+) -> Float[Tensor, "b 3 h w"]:
     """Virtual tiles; the method sees crops of `crop_px`, whole tiles when that is their side.
+
+    Neither side may be smaller than a crop.
 
     The random numbers of a crop follow from the tile's id and the crop's place, never from the batch.
     """
-    side = tiles.shape[-1]
-    if crop_px == side:
+    height, width = tiles.shape[-2:]
+    if crop_px == height == width:
         return method.stain(tiles, seeds=_seeds([*tile_ids], seed, tiles.device))
     share = torch.from_numpy(weights(crop_px, stitch=stitch)).to(tiles.device)
     total = torch.zeros_like(tiles)
-    covered = torch.zeros(side, side, device=tiles.device)
-    edges = starts(side, crop_px, overlap_frac=stitch.overlap_frac)
-    for y in edges:
-        for x in edges:
+    covered = torch.zeros(height, width, device=tiles.device)
+    for y in starts(height, crop_px, overlap_frac=stitch.overlap_frac):
+        for x in starts(width, crop_px, overlap_frac=stitch.overlap_frac):
             here = (..., slice(y, y + crop_px), slice(x, x + crop_px))
             seeds = _seeds([f"{tile_id}@{x},{y}" for tile_id in tile_ids], seed, tiles.device)
             total[here] += method.stain(tiles[here].contiguous(), seeds=seeds).float() * share

@@ -6,7 +6,6 @@ import difflib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -287,9 +286,3 @@ def _run_spec(values: Mapping[str, Any]) -> RunSpec:
             for problem in error.errors()
         ]
         raise ConfigError("; ".join(problems)) from None
-
-
-def say(lines: Sequence[str]) -> None:
-    """Tell a person, on stderr; one process of several does."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        sys.stderr.writelines(f"{line}\n" for line in lines)
