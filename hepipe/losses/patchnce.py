@@ -104,13 +104,20 @@ LOOKUPS: Mapping[Lookup, Callable[[Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def adaptive_weights(similarity: Float[Tensor, "*s"], *, lookup: Lookup, trust: float) -> Float[Tensor, "*s"]:
+def adaptive_weights(
+    similarity: Float[Tensor, "*s"],
+    *,
+    lookup: Lookup,
+    trust: float,
+    over_all: Callable[[Float[Tensor, ""]], Float[Tensor, ""]] = torch.Tensor.detach,
+) -> Float[Tensor, "*s"]:
     """Weights of mean 1 over all patches of the call, not image by image.
 
     Args:
         similarity: Cosine of each patch of the output to its partner in the real IHC.
         lookup: Weight by similarity.
         trust: Of `trust_in_all`.
+        over_all: From the mean of this call the one to divide by, where other processes hold patches too.
     """
     weights = trust + (1 - trust) * LOOKUPS[lookup](similarity.float())
-    return weights * (weights.numel() / weights.sum())
+    return weights / over_all(weights.mean())

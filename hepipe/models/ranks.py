@@ -74,7 +74,7 @@ def sum_over_ranks(parameters: Sequence[Tensor], terms: Float[Tensor, " t"]) -> 
     flat = torch.cat([*gradients, flags, terms.float()])
     del gradients
     distributed.all_reduce(flat)
-    *parts, flags, terms = flat.split([*(p.numel() for p in parameters), len(parameters), len(terms)])
+    *parts, flags, terms = torch.split(flat, [*(p.numel() for p in parameters), len(parameters), len(terms)])
     # Asking the device would stall it, so only where the answer is open.
     anywhere = here if all(here) else [count > 0 for count in flags.tolist()]
     for parameter, part, has in zip(parameters, parts, anywhere, strict=True):

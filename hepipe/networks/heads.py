@@ -37,9 +37,15 @@ def at_places(features: Float[Tensor, "b c h w"], places: Int[Tensor, " p"]) -> 
     return features.flatten(2)[:, :, places].transpose(1, 2)
 
 
-def draw_places(maps: Sequence[Float[Tensor, "b _ _ _"]], n: int) -> list[Int[Tensor, " _"]]:
-    """At most n flat places of each map, without repetition, from torch's global generator."""
-    return [torch.randperm(features.shape[2] * features.shape[3], device=features.device)[:n] for features in maps]
+def draw_places(
+    maps: Sequence[Float[Tensor, "b _ _ _"]], n: int, generator: torch.Generator | None = None
+) -> list[Int[Tensor, " _"]]:
+    """At most n flat places of each map, without repetition; drawn on the CPU, from torch's global generator if none.
+
+    The same numbers on a GPU as on a CPU, and the same on every process that gives a generator of the same seed.
+    """
+    sizes = [(features.shape[2] * features.shape[3], features.device) for features in maps]
+    return [torch.randperm(size, generator=generator)[:n].to(device) for size, device in sizes]
 
 
 def head_name(released: str) -> str:

@@ -57,6 +57,9 @@ class TrainingSpec(Spec):
     budget: BudgetSpec = BudgetSpec()
     batch_size: int = Field(4, gt=0)
     accumulation: int = Field(1, gt=0, description="Micro-batches per step; `batch_size` is what a step sees in all.")
+    sync_batch_norm: bool = Field(
+        False, description="Batch norms take their statistics over the tiles of all processes of a step, not of each."
+    )
     mpp: float | None = Field(None, gt=0, description="µm per px of what the model sees; empty: as stored.")
     crop_px: int = Field(256, gt=0, description="Side of the random training crop, px at `mpp`.")
     flips: bool = Field(True, description="Flip and turn both stains alike.")

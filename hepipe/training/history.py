@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +16,29 @@ from torch import Tensor
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import HISTORY, write_table
+
+
+@runtime_checkable
+class _Arrival(Protocol):
+    """As torch.cuda.Event."""
+
+    def query(self) -> bool: ...
+
+    def synchronize(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """Terms of one turn on their way to the CPU; `ready` is None when they are there."""
+
+    step: int
+    names: tuple[str, ...]
+    values: Tensor
+    ready: _Arrival | None
+
+    @property
+    def is_here(self) -> bool:
+        return self.ready is None or self.ready.query()
 
 
 class History:
@@ -33,32 +59,54 @@ class History:
         self.phases: list[str] = []
         self.names: list[str] = []
         self.values: list[float] = []
-        self._waiting: list[tuple[int, str, Tensor]] = []
+        self._coming: deque[_Noted] = deque()
+        self._waiting: dict[str, list[float]] = {}
         self._events = None if events is None else _event_writer(events, run)
 
     def note(self, step: int, terms: Mapping[str, Tensor]) -> None:
-        """Keep terms of one turn without waiting for the device."""
-        self._waiting += [(step, name, value.detach()) for name, value in terms.items()]
-
-    def flush(self, step: int) -> dict[str, float]:
-        """Write the mean of each waiting term as a row of `step`, and return them.
+        """Keep terms of one turn, and look at those that have reached the CPU: all of them there, no stall of a GPU.
 
         Raises:
             HepipeError: A term was not finite; names the first one and its step.
         """
-        if not self._waiting:
-            return {}
-        values = torch.stack([value.float().mean() for _, _, value in self._waiting]).tolist()
-        means: dict[str, list[float]] = {}
-        for (at, name, _), value in zip(self._waiting, values, strict=True):
+        if not terms:
+            return
+        values = torch.stack([value.detach().float().mean() for value in terms.values()])
+        ready: _Arrival | None = None
+        if values.is_cuda:
+            values = values.to("cpu", non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+            ready = event
+        self._coming.append(_Noted(step, tuple(terms), values, ready))
+        while self._coming and self._coming[0].is_here:
+            self._take(self._coming.popleft())
+
+    def _take(self, noted: _Noted) -> None:
+        for name, value in zip(noted.names, noted.values.tolist(), strict=True):
             if not math.isfinite(value):
+                player, _, term = name.rpartition(".")
+                what = f"the gradient of {player}, whose loss terms are finite," if term == "gradient" else name
                 raise HepipeError(
-                    f"run {self.run}: {name} became {value} at step {at}; nothing after that is of use. Try a lower "
-                    "learning rate, precision fp32, or look at the tiles; training resumes from its last resume file"
+                    f"run {self.run}: {what} became {value} at step {noted.step}; nothing after that is of use. Try a "
+                    "lower learning rate, precision fp32, or look at the tiles; training resumes from its last resume "
+                    "file, which is from before"
                 )
-            means.setdefault(name, []).append(value)
+            self._waiting.setdefault(name, []).append(value)
+
+    def flush(self, step: int) -> dict[str, float]:
+        """Write the mean of each noted term as a row of `step`, and return them.
+
+        Raises:
+            HepipeError: A term was not finite; names the first one and its step.
+        """
+        while self._coming:
+            noted = self._coming.popleft()
+            if noted.ready is not None:
+                noted.ready.synchronize()
+            self._take(noted)
+        row = {name: sum(found) / len(found) for name, found in self._waiting.items()}
         self._waiting.clear()
-        row = {name: sum(found) / len(found) for name, found in means.items()}
         self.add(step, "train", row)
         return row
 
@@ -85,6 +133,9 @@ class History:
         """Go on from a resume file."""
         self.steps, self.values = state["steps"].tolist(), state["values"].tolist()
         self.phases, self.names = list(state["phases"]), list(state["names"])
+        if self._events is not None and self.steps:
+            # What a killed training wrote after its last resume file comes again.
+            self._events.purge_after(self.steps[-1])
 
     def rows(self) -> Iterable[dict[str, Any]]:
         """Rows of the table HISTORY."""
@@ -98,11 +149,35 @@ class History:
             self._events.close()
 
 
-def _event_writer(folder: Path, run: str) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+class _Events:
+    """TensorBoard events; the file is opened with the first value."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._purge_step: int | None = None
+        self._writer: Any = None
+
+    def purge_after(self, step: int) -> None:
+        """TensorBoard leaves out what older files say of later steps."""
+        self._purge_step = step + 1
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Add a point of a curve."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(self.folder, purge_step=self._purge_step)
+        self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _event_writer(folder: Path, run: str) -> _Events:
+    if find_spec("tensorboard") is None:
         raise ConfigError(
             f"runs.{run}.training.tensorboard: tensorboard is not installed; pip install tensorboard, or set false"
-        ) from None
-    return SummaryWriter(folder)
+        )
+    return _Events(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ from hepipe.models.method import Average, Fits, Method, Progress, Turn
 from hepipe.models.ranks import n_ranks, rank, sum_over_ranks, wait_for_all
 from hepipe.specs.training import TrainingSpec
 from hepipe.training.average import move
+from hepipe.training.batch_norm import join_batch_norms, refusing_single_values
 from hepipe.training.history import History
 from hepipe.training.progress import Meter
 from hepipe.training.resume import ResumeFolder
 from hepipe.training.speed import in_eager, speed_up
 from hepipe.training.watch import Choice, Watch, is_better
+
+LEAST_SCALE = 2.0**-10
+"""Of losses in fp16. It starts at 2^16 and halves at each overflow: below, small gradients are lost anyway."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -195,6 +200,8 @@ def train_method(
     """
     method.to(device)
     method.train()
+    if spec.sync_batch_norm:
+        join_batch_norms(method)
     if isinstance(method, Fits):
         return _fit(method, sampler, spec=spec, device=device, watch=watch, samples=samples)
     players = make_players(method, precision=spec.precision, device=device)
@@ -202,28 +209,27 @@ def train_method(
         raise HepipeError(f"run {history.run}: its model has neither players nor `fit`, so nothing can train")
     speed_up(method, spec, device=device, where=f"runs.{history.run}.training")
     start, best_step, best_value = 0, None, None
-    if (state := resume.load(device)) is not None:
+    meter = Meter(name=history.run, n_steps=spec.n_steps, device=device, quiet=rank() > 0)
+    if (state := resume.load(device, say=meter.say)) is not None:
         start, best_step, best_value = state["step"], state["best_step"], state["best_value"]
         method.load_state_dict(state["method"])
         history.load(state["history"])
         for name, player in players.items():
             player.load(state["players"][name])
-    meter = Meter(name=history.run, start=start, n_steps=spec.n_steps)
-    if start:
         meter.say(f"goes on from step {start}")
     # As many as the process with the fewest tiles can cut, since all of them meet in every turn.
     pieces = min(spec.accumulation, spec.batch_size // n_ranks())
     steps = range(start, spec.n_steps)
+    meter.begin(start)
     loaded_ahead = batches(sampler, steps, workers=spec.workers, pin=device.type == "cuda")
     for step, loaded in zip(steps, loaded_ahead, strict=True):
         at = Progress(step, spec.n_steps, sampler.steps_per_epoch, seed=step_seed(seed, step))
         batch = loaded.to(device)
         torch.manual_seed(step_seed(seed, step, sampler.rank))
-        turns = iterate(
-            method, batch, at, players, n_tiles=sampler.batch_size, pieces=pieces, precision=spec.precision
-        )
-        for player_name, terms in turns:
-            history.note(step, {f"{player_name}.{term}": value for term, value in terms.items()})
+        turns = iterate(method, batch, at, players, n_tiles=sampler.batch_size, pieces=pieces, precision=spec.precision)
+        with refusing_single_values(method, run=history.run) if step == start else nullcontext():
+            for player_name, terms in turns:
+                history.note(step, {f"{player_name}.{term}": value for term, value in terms.items()})
 
         done = step + 1
         finished = done == spec.n_steps
@@ -232,6 +238,7 @@ def train_method(
             meter.terms(history.flush(done))
             rates = {f"{name}.rate": float(p.optimizer.param_groups[0]["lr"]) for name, p in players.items()}
             history.add(done, "train", rates)
+            _refuse_lost_scales(players, run=history.run)
         if choice is not None and rank() == 0 and (finished or done % spec.select.every == 0):
             with in_eager(spec):
                 value = watch.measure(method, choice)
@@ -261,6 +268,20 @@ def step_seed(seed: int, step: int, rank: int | None = None) -> int:
     """Seed of torch's generators for one iteration of one process; without a rank, one for all processes."""
     key = f"{seed}/{step}" if rank is None else f"{seed}/{step}/{rank}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+
+
+def _refuse_lost_scales(players: Mapping[str, Player], *, run: str) -> None:
+    """End a training whose half-precision gradients overflow at every scale.
+
+    Raises:
+        HepipeError: Names the player.
+    """
+    for name, player in players.items():
+        if player.scaler.is_enabled() and player.scaler.get_scale() < LEAST_SCALE:
+            raise HepipeError(
+                f"run {run}: gradients of {name} overflow fp16 step after step, even at a loss scale of "
+                f"{player.scaler.get_scale():.3g}, so it no longer learns; set training.precision to bf16 or fp32"
+            )
 
 
 def _fit(

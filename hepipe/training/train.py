@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from hepipe.dataset.normalize import find_normalization
 from hepipe.dataset.terms import Terms, as_told, merged_terms, told_terms
 from hepipe.dataset.tiles import Sampler, SplitTiles
 from hepipe.errors import ConfigError, StoreError
+from hepipe.models.catalog import find_entry
 from hepipe.models.finished import (
     build_method,
     device_of,
@@ -25,8 +27,11 @@ from hepipe.models.ranks import n_ranks, rank, wait_for_all
 from hepipe.models.resolved import ResolvedRun
 from hepipe.models.start import Start, put_start, read_start
 from hepipe.stores.provenance import Provenance, code_version, digest
+from hepipe.training.batch_norm import has_batch_norm
+from hepipe.training.claim import claimed
 from hepipe.training.history import History
 from hepipe.training.loop import train_method
+from hepipe.training.memory import proposing_what_helps
 from hepipe.training.resume import ResumeFolder
 from hepipe.training.watch import Watch, find_choice
 
@@ -56,9 +61,34 @@ def train_run(
 
     Raises:
         StoreError: The tiles lack what the model needs, there is no training tile, or no validation tile for a metric
-            to choose by.
-        ConfigError: A device, part or metric that is not there.
+            to choose by; or another process trains this run.
+        ConfigError: A device, part or metric that is not there; a norm over a single value.
+        HepipeError: A loss term or gradient that is not finite, or too little memory, with what would help.
     """
+    with claimed(model.parent, run=run.name) if rank() == 0 else nullcontext():
+        _train_claimed(
+            run,
+            index,
+            fingerprint=fingerprint,
+            part_folders=part_folders,
+            model=model,
+            history=history,
+            terms=terms,
+            init_files=init_files,
+        )
+
+
+def _train_claimed(
+    run: ResolvedRun,
+    index: Path,
+    *,
+    fingerprint: str,
+    part_folders: Mapping[str, Path],
+    model: Path,
+    history: Path,
+    terms: Sequence[Terms],
+    init_files: Mapping[str, str],
+) -> None:
     spec = run.training
     device = device_of(run)
     choice = find_choice(spec.select, crop_px=spec.crop_px, where=f"runs.{run.name}.training")
@@ -110,18 +140,20 @@ def train_run(
     inputs |= {f"part:{name}": part.sha256 for name, part in parts.items()} | start.inputs
     log = History(run.name, events=model.parent / "tensorboard" if spec.tensorboard and rank() == 0 else None)
     resume = ResumeFolder(model.parent / "resume", key=digest(inputs), rank=rank(), n_ranks=n_ranks())
-    state = train_method(
-        method,
-        sampler,
-        spec=spec,
-        seed=run.seed,
-        device=device,
-        watch=watch,
-        choice=choice,
-        resume=resume,
-        history=log,
-        samples=model.parent / "samples",
-    )
+    entry = find_entry(run.model, where=f"runs.{run.name}.model")
+    with proposing_what_helps(run, entry, batch_norm=has_batch_norm(method), n_ranks=n_ranks()):
+        state = train_method(
+            method,
+            sampler,
+            spec=spec,
+            seed=run.seed,
+            device=device,
+            watch=watch,
+            choice=choice,
+            resume=resume,
+            history=log,
+            samples=model.parent / "samples",
+        )
     if rank() == 0:
         provenance = Provenance(
             artefact="model",

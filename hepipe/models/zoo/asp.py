@@ -22,7 +22,10 @@ from hepipe.dataset.batch import Batch
 from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.losses.patchnce import Lookup, Schedule, adaptive_weights, patch_nce, trust_in_all, unit_rows
 from hepipe.losses.pyramid import binomial_l1
+from hepipe.models.draws import shared_generator
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.models.ranks import mean_over_ranks
+from hepipe.models.recompute import Forward
 from hepipe.models.schedules import linear_decay, share_epochs
 from hepipe.models.staining import stain_in_eval_mode
 from hepipe.networks.blocks import init_xavier
@@ -66,6 +69,9 @@ class Config(Spec):
     betas: tuple[float, float] = (0.5, 0.999)
     constant_epochs: int = Field(30, gt=0, description="At the full rate; a share, with `decay_epochs`, of the run.")
     decay_epochs: int = Field(10, ge=0)
+    recompute: bool = Field(
+        False, description="Run the generator again in its turn, not keep its graph over the other's: less memory."
+    )
 
 
 _SMALL = {"width": 16, "blocks": 5, "judge_width": 16, "judge_layers": 4, "head_width": 64, "places": 64}
@@ -116,10 +122,13 @@ class Asp(nn.Module):
         return {}
 
     def turns(self, batch: Batch, at: Progress) -> Iterator[Turn]:
-        virtual = self.generator(batch.he)
+        virtual = Forward(self.generator, batch.he, again=self.config.recompute)
+        yield self.discriminator_turn(virtual.values, batch.ihc)
+
         identity = self.generator(batch.ihc) if self.config.identity_nce else None
-        yield self.discriminator_turn(virtual, batch.ihc)
-        yield self.generator_turn(batch, virtual, identity, trust=self.trust(at))
+        # Shared, so that the pieces of a batch and its processes contrast the same places.
+        draws = shared_generator(at, use="places")
+        yield self.generator_turn(batch, virtual.with_graph(), identity, trust=self.trust(at), draws=draws)
 
     def trust(self, at: Progress) -> float:
         """The share of equal weight at this epoch."""
@@ -142,19 +151,22 @@ class Asp(nn.Module):
         *,
         trust: float,
         places: Sequence[Sequence[Int[Tensor, " _"]] | None] = (None, None),
+        draws: torch.Generator | None = None,
     ) -> Turn:
-        """All terms of the generator; `places` fixes those of the contrasts with H&E and IHC."""
+        """All terms; `places` fixes those of the contrasts with H&E and IHC, else they come from `draws`."""
         config = self.config
         logs = {"adversarial": ADVERSARIAL[config.gan].real(self.discriminator(virtual))}
         queries = self.generator.features(virtual, TAPS)
-        contrast = config.nce_weight * self._contrast(batch.he, queries, places=places[0])
+        contrast = config.nce_weight * self._contrast(batch.he, queries, places=places[0], draws=draws)
         logs["contrast"] = contrast
         if identity is not None:
-            logs["identity"] = config.nce_weight * self._contrast(batch.ihc, self.generator.features(identity, TAPS))
+            features = self.generator.features(identity, TAPS)
+            logs["identity"] = config.nce_weight * self._contrast(batch.ihc, features, draws=draws)
             contrast = (contrast + logs["identity"]) / 2
         loss = config.gan_weight * logs["adversarial"] + contrast
         if config.asp_weight:
-            logs["asp"] = config.asp_weight * self._contrast(batch.ihc, queries, trust=trust, places=places[1])
+            supervised = self._contrast(batch.ihc, queries, trust=trust, places=places[1], draws=draws)
+            logs["asp"] = config.asp_weight * supervised
             loss = loss + logs["asp"]
         if config.pyramid_weight:
             logs["pyramid"] = config.pyramid_weight * binomial_l1(virtual, batch.ihc)
@@ -168,11 +180,12 @@ class Asp(nn.Module):
         *,
         trust: float = 1.0,
         places: Sequence[Int[Tensor, " _"]] | None = None,
+        draws: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """PatchNCE of an output's features with a source, weighted by similarity as far as `trust` is below 1."""
         with torch.no_grad():
             keys = self.generator.features(source, TAPS)
-            places = draw_places(keys, self.config.places) if places is None else places
+            places = draw_places(keys, self.config.places, draws) if places is None else places
             projected = [unit_rows(rows, shift="inside") for rows in self.heads(keys, places)]
         losses = []
         for rows, key in zip(self.heads(queries, places), projected, strict=True):
@@ -180,7 +193,12 @@ class Asp(nn.Module):
             loss = patch_nce(query, key, temperature=self.config.temperature)
             if trust < 1:
                 similarity = (query.detach() * key).sum(2)
-                loss = loss * adaptive_weights(similarity, lookup=self.config.lookup, trust=trust)
+                loss = loss * adaptive_weights(
+                    similarity,
+                    lookup=self.config.lookup,
+                    trust=trust,
+                    over_all=lambda mean: mean_over_ranks(mean, len(source)),
+                )
             losses.append(loss.mean())
         return torch.stack(losses).mean()
 

@@ -25,6 +25,7 @@ from hepipe.losses.adversarial import vanilla_fake, vanilla_real
 from hepipe.losses.css import css, css_loss, shared_range
 from hepipe.losses.pyramid import pooled_l1, weighted_mean
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.models.recompute import Forward
 from hepipe.networks.patchgan import PatchDiscriminator
 from hepipe.networks.released import check_tensors, judge_name, without_prefix
 from hepipe.networks.resunet import Backbone, ResUnetGenerator
@@ -75,6 +76,9 @@ class Config(Spec):
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = Field(1e-5, ge=0)
     lr_gamma: float = Field(0.995, gt=0, le=1, description="Factor on the rate, per epoch.")
+    recompute: bool = Field(
+        False, description="Run the generator again in its turn, not keep its graph over the other's: less memory."
+    )
 
     @model_validator(mode="after")
     def _pretrained_fits(self) -> Config:
@@ -156,9 +160,9 @@ class Cssp2p(nn.Module):
                 stacklevel=2,
             )
         he, ihc = imagenet_from_unit(unit_from_signed(batch.he)), unit_from_signed(batch.ihc)
-        virtual = self.generator(he)
-        yield self.discriminator_turn(virtual.detach(), ihc, he)
-        yield self.generator_turn(virtual, ihc, he)
+        virtual = Forward(self.generator, he, again=self.config.recompute)
+        yield self.discriminator_turn(virtual.values, ihc, he)
+        yield self.generator_turn(virtual.with_graph(), ihc, he)
 
     def discriminator_turn(
         self, virtual: Float[Tensor, "b 3 h w"], ihc: Float[Tensor, "b 3 h w"], he: Float[Tensor, "b 3 h w"]

@@ -21,7 +21,9 @@ from hepipe.dataset.batch import Batch
 from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.losses.patchnce import patch_nce, unit_rows
 from hepipe.losses.pyramid import binomial_l1
+from hepipe.models.draws import shared_generator
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.models.recompute import Forward
 from hepipe.models.schedules import linear_decay, share_epochs
 from hepipe.models.staining import stain_in_eval_mode
 from hepipe.networks.blocks import init_xavier
@@ -65,6 +67,9 @@ class Config(Spec):
     constant_epochs: int = Field(200, gt=0, description="At the full rate; a share, with `decay_epochs`, of the run.")
     decay_epochs: int = Field(200, ge=0)
     pyramid_weight: float = Field(0.0, ge=0, description="Of ASP's L1 over a binomial pyramid; needs paired tiles.")
+    recompute: bool = Field(
+        False, description="Run the generator again in its turn, not keep its graph over the other's: less memory."
+    )
 
 
 PRESETS = {
@@ -105,14 +110,15 @@ class Cut(nn.Module):
         return {}
 
     def turns(self, batch: Batch, at: Progress) -> Iterator[Turn]:
-        flipped = self.config.flip_equivariance and bool(torch.rand(()) < 0.5)
+        # Shared, so that the pieces of a batch and its processes flip together and contrast the same places.
+        flips, draws = (shared_generator(at, use=use) for use in ("flip", "places"))
+        flipped = self.config.flip_equivariance and bool(torch.rand((), generator=flips) < 0.5)
         he, ihc = (tiles.flip(3) if flipped else tiles for tiles in (batch.he, batch.ihc))
-        virtual, identity = self.generator(he), None
-        if self.config.identity_nce:
-            identity = self.generator(ihc)
+        virtual = Forward(self.generator, he, again=self.config.recompute)
+        yield self.discriminator_turn(virtual.values, batch.ihc)
 
-        yield self.discriminator_turn(virtual, batch.ihc)
-        yield self.generator_turn(batch, virtual, identity, flipped=flipped)
+        identity = self.generator(ihc) if self.config.identity_nce else None
+        yield self.generator_turn(batch, virtual.with_graph(), identity, flipped=flipped, draws=draws)
 
     def discriminator_turn(self, virtual: Float[Tensor, "b 3 h w"], ihc: Float[Tensor, "b 3 h w"]) -> Turn:
         """Virtual against real IHC."""
@@ -128,13 +134,14 @@ class Cut(nn.Module):
         *,
         flipped: bool = False,
         places: Sequence[Sequence[Int[Tensor, " _"]] | None] = (None, None),
+        draws: torch.Generator | None = None,
     ) -> Turn:
-        """Adversarial term and contrast; `places` fixes those of both contrasts."""
+        """Adversarial term and contrast; `places` fixes those of both contrasts, else they come from `draws`."""
         adversarial = ADVERSARIAL[self.config.gan].real(self.discriminator(virtual))
-        contrast = self.contrast(batch.he, virtual, flipped=flipped, places=places[0])
+        contrast = self.contrast(batch.he, virtual, flipped=flipped, places=places[0], draws=draws)
         logs = {"adversarial": adversarial, "contrast": contrast}
         if identity is not None:
-            logs["identity"] = self.contrast(batch.ihc, identity, flipped=flipped, places=places[1])
+            logs["identity"] = self.contrast(batch.ihc, identity, flipped=flipped, places=places[1], draws=draws)
             contrast = (contrast + logs["identity"]) / 2
         loss = adversarial + contrast
         if self.config.pyramid_weight:
@@ -149,6 +156,7 @@ class Cut(nn.Module):
         *,
         flipped: bool = False,
         places: Sequence[Int[Tensor, " _"]] | None = None,
+        draws: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """PatchNCE of an output with its source, mean over patches and layers, times its weight.
 
@@ -157,13 +165,14 @@ class Cut(nn.Module):
             output: Gives the queries.
             flipped: The output was made of the mirrored source: its features are mirrored back.
             places: Of each layer; drawn when not given.
+            draws: Where they are drawn from; torch's global generator when not given.
         """
         queries = self.generator.features(output, TAPS)
         if flipped:
             queries = [features.flip(3) for features in queries]
         with torch.no_grad():
             keys = self.generator.features(source, TAPS)
-            places = draw_places(keys, self.config.places) if places is None else places
+            places = draw_places(keys, self.config.places, draws) if places is None else places
             projected = self.heads(keys, places)
         losses = [
             patch_nce(

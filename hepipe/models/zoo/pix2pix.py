@@ -20,6 +20,7 @@ from torch.optim import Adam, Optimizer
 from hepipe.dataset.batch import Batch
 from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.models.recompute import Forward
 from hepipe.models.schedules import linear_decay, share_epochs
 from hepipe.models.staining import stain_by_own_statistics, stain_in_eval_mode
 from hepipe.networks.blocks import init_normal
@@ -57,6 +58,9 @@ class Config(Spec):
     )
     inference_mode: Literal["eval", "train_stats"] = Field(
         "eval", description="train_stats: as released, dropout and the statistics of the single tile."
+    )
+    recompute: bool = Field(
+        False, description="Run the generator again in its turn, not keep its graph over the other's: less memory."
     )
 
 
@@ -102,12 +106,13 @@ class Pix2pix(nn.Module):
 
     def turns(self, batch: Batch, at: Progress) -> Iterator[Turn]:
         real, fake = ADVERSARIAL[self.config.gan]
-        virtual = self.generator(batch.he)
+        forward = Forward(self.generator, batch.he, again=self.config.recompute)
 
-        caught = fake(self.discriminator(torch.cat([batch.he, virtual.detach()], 1)))
+        caught = fake(self.discriminator(torch.cat([batch.he, forward.values], 1)))
         trusted = real(self.discriminator(torch.cat([batch.he, batch.ihc], 1)))
         yield Turn("discriminator", (caught + trusted) / 2, logs={"fake": caught, "real": trusted})
 
+        virtual = forward.with_graph()
         adversarial = real(self.discriminator(torch.cat([batch.he, virtual], 1)))
         l1 = self.config.l1_weight * (virtual.float() - batch.ihc).abs().mean()
         yield Turn("generator", adversarial + l1, logs={"adversarial": adversarial, "l1": l1})
