@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
 from hepipe.errors import StoreError
 from hepipe.models.resolved import ResolvedRun
-from hepipe.stores.costs import COST, Expected, Rate, Workload, read_cost, read_rates
+from hepipe.stores.costs import COST, Cost, Expected, Rate, Workload, read_cost, read_rates
 
-RATES = "rates.json"
-"""Beside the results folder; `benchmarks/train.py --rates` writes it."""
+RATES = Path("rates.json")
+"""What a benchmark measured, in the working folder."""
 
 UNKNOWN = "no rate known: neither a finished run nor a benchmark of this model and preset"
 
@@ -44,20 +45,36 @@ def prediction_workload(run: ResolvedRun, *, side_px: int, machine: str = "") ->
     )
 
 
-def known_rates(results: Path, *, file: Path | None = None) -> list[Rate]:
-    """Rates of all finished runs below a results folder, and those of a benchmark's file.
+def accounts(runs: Path) -> list[Cost]:
+    """What every run of a folder spent, on its training and on each split that it predicted.
+
+    One of another version is left out.
+    """
+    found = []
+    for form in ("*", "*/on/*/*"):
+        for path in sorted(runs.glob(f"{form}/{COST}")):
+            with suppress(StoreError):
+                found.append(read_cost(path))
+    return found
+
+
+def known_rates(runs: Path, *, file: Path | None = None) -> list[Rate]:
+    """Rates of all finished runs of a folder, and those of a benchmark's file.
 
     Args:
-        results: The results folder; may be missing.
-        file: Of a benchmark; None takes `rates.json` beside the results folder, if it is there.
+        runs: Folder of the runs' folders; may be missing.
+        file: Of a benchmark; None takes `rates.json` of the working folder, if it is there.
 
     Raises:
-        StoreError: The named file is no list of rates.
+        StoreError: The file is no list of rates.
     """
-    found = list(_rates_of(sorted((results / "runs").glob(f"**/{COST}"))))
-    beside = results.absolute().parent / RATES
-    if file is not None or beside.is_file():
-        found += read_rates(file or beside)
+    found = [
+        Rate(workload=cost.workload, seconds=cost.seconds_a_unit, source=f"run {cost.run}")
+        for cost in accounts(runs)
+        if cost.finished and cost.seconds_a_unit
+    ]
+    if file is not None or RATES.is_file():
+        found += read_rates(file or RATES)
     return found
 
 
@@ -74,17 +91,6 @@ def expected(workload: Workload, n_units: int, rates: Iterable[Rate]) -> Expecte
     taken = [rate for rate in alike if _distance(rate.workload, workload) == nearest]
     seconds = median(rate.seconds * _share(workload, rate.workload) for rate in taken)
     return Expected(wall_s=seconds * n_units, ground=_ground(workload, taken))
-
-
-def _rates_of(paths: Sequence[Path]) -> Iterator[Rate]:
-    for path in paths:
-        try:
-            cost = read_cost(path)
-        except StoreError:
-            continue  # of another version, or half a copy: one rate less
-        seconds = cost.seconds_a_unit
-        if cost.finished and seconds:
-            yield Rate(workload=cost.workload, seconds=seconds, source=f"run {cost.run}")
 
 
 def _kind(work: Workload) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +183,7 @@ def train_method(
     resume: ResumeFolder,
     history: History,
     samples: Path,
+    count: Callable[[], None] | None = None,
 ) -> dict[str, Tensor]:
     """Train a method and return the finished model's tensors; goes on where resume files end.
 
@@ -197,6 +198,7 @@ def train_method(
         resume: Where this run's resume files lie.
         history: Gets the loss terms.
         samples: Folder of pictures.
+        count: Told of every step, once all of it is done.
     """
     method.to(device)
     method.train()
@@ -259,6 +261,8 @@ def train_method(
             }
             resume.save(done, state, best_step=best_step)
         meter.tick(done, sampler.batch_size)
+        if count is not None:
+            count()
     meter.close()
     wait_for_all()
     return finished_state(method) if best_step is None else resume.load_best(best_step)

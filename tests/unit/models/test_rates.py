@@ -101,21 +101,26 @@ def test_a_killed_session_counts_as_spent_and_rates_come_from_finished_accounts_
     assert (whole.wall_s, whole.seconds_a_unit, whole.memory_mb) == (12.0, 1.0, 300.0)
     assert whole.device_hours == pytest.approx(12 * 2 / 3600)
     for cost in (broken, whole):
-        write_cost(tmp_path / "results" / "runs" / cost.run / COST, cost)
-    assert [(found.source, found.seconds) for found in known_rates(tmp_path / "results")] == [("run b", 1.0)]
+        write_cost(tmp_path / cost.run / COST, cost)
+    write_cost(tmp_path / "b" / "on" / "d" / "test" / COST, whole.model_copy(update={"run": "c"}))
+    found = [(rate.source, rate.seconds) for rate in known_rates(tmp_path)]
+    assert found == [("run b", 1.0), ("run c", 1.0)]
 
 
-def test_a_benchmark_s_rates_lie_beside_the_results(tmp_path):
-    assert known_rates(tmp_path / "results") == []
-    write_rates(tmp_path / "rates.json", [rate(0.25, "benchmark")])
-    assert [found.seconds for found in known_rates(tmp_path / "results")] == [0.25]
+def test_a_benchmark_s_rates_lie_in_the_working_folder_or_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert known_rates(tmp_path / "runs") == []
+    for name, seconds in (("rates.json", 0.25), ("others.json", 0.5)):
+        write_rates(tmp_path / name, [rate(seconds, "benchmark")])
+    assert [found.seconds for found in known_rates(tmp_path / "runs")] == [0.25]
+    assert [found.seconds for found in known_rates(tmp_path / "runs", file=tmp_path / "others.json")] == [0.5]
     (tmp_path / "rates.json").write_text("[{}]")
     with pytest.raises(StoreError, match="no list of rates"):
-        known_rates(tmp_path / "results")
+        known_rates(tmp_path / "runs")
 
 
 def test_an_account_of_another_version_is_no_rate(tmp_path):
-    path = tmp_path / "runs" / "a" / COST
+    path = tmp_path / "a" / COST
     write_cost(path, account(session(1, 1.0)))
     assert read_cost(path).finished
     path.write_text(path.read_text().replace('"run"', '"ran"'))

@@ -15,6 +15,7 @@ from hepipe.errors import ConfigError, StoreError, WeightsError
 from hepipe.models.finished import build_method, finished_state, read_finished_provenance, read_state
 from hepipe.models.resolved import read_resolved, resolve_run, write_resolved
 from hepipe.specs.training import RunSpec, TrainingSpec
+from hepipe.stores.costs import read_cost
 from hepipe.stores.provenance import Provenance
 from hepipe.stores.tiles import TileStore
 from hepipe.training.train import train_run
@@ -48,7 +49,16 @@ def test_a_run_leaves_model_and_history_that_name_their_data(make_index, tmp_pat
     assert provenance.inputs == {"dataset": "f", "config": made.digest}
     rows = pq.read_table(folder / "history.parquet").to_pylist()
     assert {row["name"] for row in rows} == {"map.loss", "map.gradient", "map.rate"}
-    assert sorted(path.name for path in folder.iterdir()) == ["history.parquet", "model.safetensors", "samples"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "cost.json",
+        "history.parquet",
+        "model.safetensors",
+        "samples",
+    ]
+    cost = read_cost(folder / "cost.json")
+    assert (cost.finished, cost.n_units, cost.sessions[0].units) == (True, 4, 4)
+    assert cost.disk_bytes == (folder / "model.safetensors").stat().st_size
+    assert cost.expected.wall_s is None
 
 
 def test_the_same_run_twice_is_the_same_file(make_index, tmp_path):
