@@ -72,6 +72,20 @@ class DatasetSpec(Spec):
             raise ValueError("import.path is missing: the folder of the tile set")
         return self
 
+    @property
+    def stored_mpp(self) -> float | None:
+        """µm per px of its tiles; None where only the files of an import say."""
+        if self.import_ is None:
+            return self.sections.tiling.mpp
+        return None if self.import_.mpp is None else self.import_.mpp * (2 if self.import_.halve else 1)
+
+    @property
+    def known_marker(self) -> str | None:
+        """What its IHC stains; None where the rows of a slide sheet say."""
+        if self.import_ is not None:
+            return self.import_.marker
+        return None if self.synth is None else SYNTH_MARKER
+
 
 class Config(Spec):
     """The whole configuration, expanded: every data set and run holds its own complete sections."""
@@ -135,6 +149,7 @@ class Config(Spec):
         return outside_protocol(self.runs[run].training, self.training)
 
 
+SYNTH_MARKER = "HER2"
 _SECTIONS = tuple(Sections.model_fields)
 _CALIBRATION_BYTES = 1_000_000
 
@@ -282,7 +297,7 @@ def synth_rows(spec: SynthSpec, folder: Path) -> Iterator[CaseRow]:
             patient_id=f"p{spec.seed}-{number + 1:03d}",
             he=str(folder / case_id / "he.tif"),
             ihc=str(folder / case_id / "ihc.tif"),
-            marker="HER2",
+            marker=SYNTH_MARKER,
             her2_score=score,
             section=spec.section,
             landmarks=str(folder / case_id / "landmarks.csv"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -23,17 +24,21 @@ def score(
     virtual: InPath,
     scores: OutPath,
     spec: SpecJson = "{}",
+    trained: Annotated[
+        Path | None, typer.Option(help="Index that the run was trained on: what its tiles share with these is told.")
+    ] = None,
 ) -> None:
     """Measure the virtual tiles of one run on one split."""
     import torch
 
-    from hepipe.errors import ConfigError
+    from hepipe.dataset.shared import shared_tiles
     from hepipe.evaluation.features import networks
     from hepipe.evaluation.pairs import PairedTiles
     from hepipe.evaluation.score import score_run
-    from hepipe.metrics.catalog import METRICS
+    from hepipe.metrics.catalog import check_primary
     from hepipe.models.resolved import read_resolved
     from hepipe.progress import watched
+    from hepipe.specs.dataset import Split
     from hepipe.specs.training import EvaluationSpec
     from hepipe.stores.provenance import Provenance, digest
     from hepipe.stores.tables import SCORES, write_table
@@ -42,8 +47,7 @@ def score(
     torch.set_num_threads(1)
     run = read_resolved(config)
     evaluation = EvaluationSpec.model_validate_json(spec)
-    if unknown := [name for name in evaluation.primary if name not in METRICS]:
-        raise ConfigError(f"evaluation.primary: no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")
+    check_primary(evaluation.primary)
     pairs = PairedTiles(index, split, virtual)
     at_hand = networks()
     rows = score_run(
@@ -56,14 +60,22 @@ def score(
     )
     made_of = {"virtual": digest(pairs.predicted_with.model_dump(mode="json")), **at_hand.hashes}
     colours = run.training.normalize.ihc
-    told = (
+    told: dict[str, Any] = (
         {} if colours == "none" else {"compared": f"drawn in IHC colours normalised by {colours}, with IHC as stored"}
     )
+    notes = [f"run {run.name}: {note}" for note in told.values()]
+    if pairs.predicted_with.spec:
+        told["prediction"] = pairs.predicted_with.spec
+    if trained is not None:
+        is_chosen = run.training.select.metric != "last"
+        shared = shared_tiles(index, cast(Split, split), trained, is_chosen=is_chosen)
+        told["shared"] = shared.model_dump(mode="json")
+        notes += [f"run {run.name} on {dataset}/{split}: {shared.line()}"] if shared.n_trained else []
     provenance = Provenance(
         artefact="scores", subject=run.name, spec=evaluation.model_dump(mode="json"), inputs=made_of, told=told
     )
     write_table(rows, scores, SCORES, provenance)
-    for reason in [*at_hand.missing.values(), *(f"run {run.name}: {note}" for note in told.values())]:
+    for reason in [*at_hand.missing.values(), *notes]:
         typer.echo(reason, err=True)
     typer.echo(f"{run.name} on {dataset}/{split}: {len(pairs)} tiles measured", err=True)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from hepipe.errors import ConfigError
 
 Better = Literal["higher", "lower", "neither"]
 Level = Literal["tile", "case", "set"]
@@ -425,3 +428,13 @@ METRICS = {metric.name: metric for metric in _ALL}
 def of_level(level: Level) -> list[Metric]:
     """The metrics that give one value per tile, case or set, in the table's order."""
     return [metric for metric in _ALL if metric.level == level]
+
+
+def check_primary(names: Iterable[str]) -> None:
+    """Whether the primary metrics are among the metrics.
+
+    Raises:
+        ConfigError: With those that are not.
+    """
+    if unknown := [name for name in names if name not in METRICS]:
+        raise ConfigError(f"evaluation.primary: no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")

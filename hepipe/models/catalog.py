@@ -207,6 +207,63 @@ def check_run(config: Config, name: str) -> None:
         raise ConfigError("config:\n  " + "\n  ".join(problems))
 
 
+def check_targets(config: Config, markers: Mapping[str, frozenset[str]]) -> None:
+    """Whether every run can be evaluated where it is asked to be, as far as it shows before anything has run.
+
+    Args:
+        config: The whole configuration.
+        markers: Data set to what its IHC stains.
+
+    Raises:
+        ConfigError: Every problem, each with the path of its key and both data sets.
+    """
+    problems = list(
+        dict.fromkeys(
+            problem
+            for name, run in config.runs.items()
+            if run.model in catalog() and run.preset in catalog()[run.model].presets
+            for dataset, split in config.targets(name)
+            for problem in _target_problems(config, name, dataset, markers)
+        )
+    )
+    if problems:
+        raise ConfigError("config:\n  " + "\n  ".join(problems))
+
+
+def _target_problems(config: Config, name: str, dataset: str, markers: Mapping[str, frozenset[str]]) -> Iterator[str]:
+    run, entry = config.runs[name], catalog()[config.runs[name].model]
+    where = f"evaluation.test_on.{dataset}" if run.test_on is None else f"runs.{name}.test_on.{dataset}"
+    own, theirs = markers.get(run.dataset, frozenset()), markers.get(dataset, frozenset())
+    if own and theirs and not theirs <= own:
+        yield (
+            f"{where}: its IHC is {', '.join(sorted(theirs))}, but run {name} learns {', '.join(sorted(own))} on "
+            f"{run.dataset}; evaluate it on a data set of its marker"
+        )
+    stored, seen = (config.datasets[one].stored_mpp for one in (dataset, run.dataset))
+    seen = run.training.mpp or seen
+    if stored is None or seen is None:
+        return
+    is_alike = abs(stored - seen) <= config.evaluation.mpp_slack * seen
+    if stored > seen and not is_alike:
+        yield (
+            f"{where}: {dataset} is stored at {stored:g} µm/px, but run {name} is trained on {run.dataset} at "
+            f"{seen:g}, which is finer; train it with training.mpp of {stored:g} or more"
+        )
+        return
+    spec = config.datasets[dataset]
+    if spec.import_ is not None:
+        return
+    side = round(spec.sections.tiling.tile_px * (1.0 if is_alike else stored / seen))
+    predicted = config.evaluation.tile_px
+    if predicted > side:
+        yield f"evaluation.tile_px: {predicted} px, but run {name} sees tiles of {dataset} at {side} px"
+    elif not predicted and entry.largest(side, run.preset) == 0:
+        yield (
+            f"{where}: run {name} sees tiles of {dataset} at {side} px, and {run.model} {run.preset} takes "
+            f"{entry.size_in_words(run.preset)}"
+        )
+
+
 def check_choice(run: RunSpec, *, where: str) -> Entry:
     """The entry of a run's model, after checking model, preset, names of its parts and the training crop.
 

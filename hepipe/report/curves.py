@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hepipe.models.resolved import ResolvedRun
 from hepipe.report.figures import line_chart
 from hepipe.report.gather import Gathered, RunView
 from hepipe.report.html import Content, Html, facts, join, missing, tag
@@ -38,13 +39,24 @@ def _curves(run: RunView) -> Html:
         select = record.training.select.metric
         about["model"] = f"{record.model}, preset {record.preset}"
         about["trained on"] = record.dataset
-        about["steps"] = record.training.n_steps
+        about["steps"] = _length(run, record)
         about["checkpoint"] = "the last" if select == "last" else f"best {select} on the validation tiles"
         about["seed"] = record.seed
     content: Content = (
         tag("div", *charts, class_="charts") if charts else missing("Nothing to train, or no history yet.")
     )
     return tag("article", tag("h3", run.name), facts(about), content, class_="card")
+
+
+def _length(run: RunView, record: ResolvedRun) -> str:
+    """Steps and what they come to, as the trained run says; before that, what was asked for."""
+    told = None if run.made is None else run.made.told.get("budget")
+    if told is None:
+        return str(record.training.n_steps)
+    rule = str(told["rule"]).replace("_", " ")
+    capped = ", cut short by most_steps" if told["capped"] else ""
+    batches = f"{told['epochs']:g} passes over {told['n_tiles']:,} tiles in batches of {told['batch_size']}"
+    return f"{told['n_steps']:,}: {batches}; {rule}{capped}"
 
 
 def _is_side_note(name: str) -> bool:

@@ -40,11 +40,16 @@ def with_folds_joined(test: TestSet, records: Mapping[str, ResolvedRun | None], 
     scores: dict[str, RunScores] = {}
     left_out = dict(test.left_out)
     joined: dict[str, tuple[str, ...]] = {}
+    marks = {name: own for name, own in test.marks.items() if name in test.scores}
+    unranked = set(test.unranked)
     for base, own in sorted(members.items()):
         names = [own[fold] for fold in sorted(own)]
         scored = [name for name in names if name in test.scores]
         if folds is not None and sorted(own) == list(range(folds)) and scored == names:
             scores[base], joined[base] = joined_scores([test.scores[name] for name in names]), tuple(names)
+            if own_marks := tuple(dict.fromkeys(mark for name in names for mark in test.marks.get(name, ()))):
+                marks[base] = own_marks
+            unranked |= {base} if test.unranked & set(names) else set()
         else:
             wanted = "all" if folds is None else str(folds)
             left_out |= dict.fromkeys(
@@ -59,7 +64,15 @@ def with_folds_joined(test: TestSet, records: Mapping[str, ResolvedRun | None], 
             left_out[name] = PLAIN
         else:
             scores[name] = own_scores
-    return TestSet(test.dataset, test.split, scores, left_out, joined)
+    return TestSet(
+        test.dataset,
+        test.split,
+        scores,
+        left_out,
+        joined,
+        {name: own_marks for name, own_marks in marks.items() if name in scores},
+        frozenset(unranked & scores.keys()),
+    )
 
 
 def joined_scores(parts: Sequence[RunScores]) -> RunScores:

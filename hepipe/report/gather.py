@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from hepipe.dataset.card import CardCase, DatasetCard, read_card
+from hepipe.dataset.shared import Shared
 from hepipe.errors import StoreError
 from hepipe.models.resolved import ResolvedRun, read_resolved
 from hepipe.quality.funnel import Funnel, read_funnel
@@ -26,10 +27,12 @@ from hepipe.specs.dataset import Split
 from hepipe.status import CaseStatus, review
 from hepipe.stores.arrays import read_registered
 from hepipe.stores.cases import CheckedCase, read_checked
+from hepipe.stores.provenance import Provenance
 from hepipe.stores.tables import HISTORY, SCORES, read_provenance, read_table
 
 Read = TypeVar("Read")
 PICTURES = ("he", "ihc", "before", "after", "tissue")
+CHOSEN = "checkpoint chosen on this split"
 SUFFIXES = (".jpg", ".png")
 
 
@@ -80,6 +83,8 @@ class RunView:
     folder: Path
     record: ResolvedRun | None
     history: list[dict[str, Any]]
+    made: Provenance | None = None
+    """Of its training: budget, code, data set; None until it has trained."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,15 @@ class TestSet:
     """Run to why it is not compared."""
     joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Run that stands for those of all folds to their names."""
+    marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Run to what a reader of its row must know."""
+    unranked: frozenset[str] = frozenset()
+    """Runs that are shown but not ranked with the others, for what their marks say."""
+
+    @property
+    def is_ablation(self) -> bool:
+        """Whether it is a split for choosing among variants: never a leaderboard."""
+        return self.split == "val"
 
     def runs_of(self, run: str) -> tuple[str, ...]:
         """The runs that drew its tiles: itself, or one a fold."""
@@ -112,6 +126,7 @@ class RunScores:
         of_set: Metric to value.
         of_case: Case to metric to value.
         reasons: Metric to the reasons of its missing values and how many there are.
+        told: What the table says of how it was made.
     """
 
     tiles: Mapping[str, np.ndarray]
@@ -122,6 +137,7 @@ class RunScores:
     of_set: Mapping[str, float]
     of_case: Mapping[str, Mapping[str, float]]
     reasons: Mapping[str, Mapping[str, int]]
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -158,7 +174,10 @@ def gather(results: Path, spec: ReportSpec) -> Gathered:
                 sets.setdefault((dataset_name, split), []).append(name)
     records = {run.name: run.record for run in found.runs}
     for (dataset_name, split), names in sets.items():
-        scores, left_out = {}, {}
+        scores: dict[str, RunScores] = {}
+        left_out: dict[str, str] = {}
+        marks: dict[str, tuple[str, ...]] = {}
+        unranked: set[str] = set()
         for name in names:
             reason = _unfit(records[name], dataset_name, split)
             path = results / "runs" / name / "on" / dataset_name / split / "scores.parquet"
@@ -168,21 +187,40 @@ def gather(results: Path, spec: ReportSpec) -> Gathered:
             read = found.attempt(partial(read_scores, path), f"run {name}: not scored on {dataset_name}/{split}")
             if read is None:
                 left_out[name] = "not scored yet"
-            else:
-                scores[name] = read
-        found.tests.append(TestSet(dataset_name, split, scores, left_out))
+                continue
+            shared = shared_of(read)
+            if split != "val" and shared.n_chosen:
+                left_out[name] = f"{shared.n_chosen:,} of its tiles chose the checkpoint, in {spec.runs[name].dataset}"
+                continue
+            scores[name] = read
+            outside = spec.runs[name].outside
+            own = [CHOSEN] if _is_chosen(records[name], dataset_name, split) or shared.n_chosen else []
+            own += [f"outside the protocol: {key} {values}" for key, values in outside.items()]
+            own += [shared.line()] if shared.n_trained else []
+            marks |= {name: tuple(own)} if own else {}
+            unranked |= {name} if outside or shared.n_trained else set()
+        found.tests.append(TestSet(dataset_name, split, scores, left_out, marks=marks, unranked=frozenset(unranked)))
     return found
+
+
+def shared_of(scores: RunScores) -> Shared:
+    """What its tiles share with those the run was trained and chosen on, as its table tells."""
+    told = scores.told.get("shared")
+    return Shared(n_tiles=len(scores.tile_ids), trained={}) if told is None else Shared.model_validate(told)
 
 
 def _unfit(record: ResolvedRun | None, dataset: str, split: Split) -> str | None:
     """Why a split cannot judge a run."""
-    if record is None or record.dataset != dataset:
-        return None
-    if split == "train":
+    if record is not None and record.dataset == dataset and split == "train":
         return "trained on these tiles"
-    if split == "val" and record.training.select.metric != "last":
-        return f"these tiles chose its checkpoint ({record.training.select.metric})"
     return None
+
+
+def _is_chosen(record: ResolvedRun | None, dataset: str, split: Split) -> bool:
+    """Whether a split chose a run's checkpoint."""
+    if record is None or record.dataset != dataset:
+        return False
+    return split == "val" and record.training.select.metric != "last"
 
 
 def read_scores(path: Path) -> RunScores:
@@ -224,6 +262,7 @@ def read_scores(path: Path) -> RunScores:
         of_set=of_set,
         of_case=of_case,
         reasons=reasons,
+        told=made.told,
     )
 
 
@@ -231,7 +270,8 @@ def _run(found: Gathered, name: str) -> RunView:
     folder = found.results / "runs" / name
     record = found.attempt(lambda: read_resolved(folder / "config.json"), f"run {name}: not configured")
     history = found.attempt(lambda: read_table(folder / "history.parquet", HISTORY), f"run {name}: not trained yet")
-    return RunView(name, folder, record, history or [])
+    made = None if history is None else read_provenance(folder / "history.parquet")
+    return RunView(name, folder, record, history or [], made)
 
 
 def _dataset(found: Gathered, name: str, spec: ReportDataset) -> DatasetView:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Board:
     runs: tuple[str, ...]
     cells: dict[tuple[str, str], Cell]
     ranks: dict[tuple[str, str], int]
+    marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def board(tests: TestSet, names: Sequence[str], *, draws: int) -> Board:
@@ -71,14 +72,15 @@ def board(tests: TestSet, names: Sequence[str], *, draws: int) -> Board:
     }
     ranks = {}
     for metric in metrics:
-        good = {run: _goodness(metric, cells[run, metric.name].value) for run in tests.scores}
+        compared = [run for run in tests.scores if run not in tests.unranked]
+        good = {run: _goodness(metric, cells[run, metric.name].value) for run in compared}
         good = {run: value for run, value in good.items() if math.isfinite(value)}
         if metric.better != "neither" and len(good) > 1:
             for run, value in good.items():
                 better = sum(other > value for other in good.values())
                 if better < 2:
                     ranks[run, metric.name] = better + 1
-    return Board(metrics, tuple(tests.scores), cells, ranks)
+    return Board(metrics, tuple(tests.scores), cells, ranks, tests.marks)
 
 
 def cell(scores: RunScores, metric: Metric, *, draws: int) -> Cell:

@@ -68,6 +68,11 @@ def render(found: Gathered, boards: sections.Boards) -> str:
         ("overview", "Data sets", sections.overview(found)),
         ("leaderboard", "Leaderboard", sections.leaderboard(found, boards)),
         ("published", "Reported elsewhere", published(found, boards)),
+        *(
+            [("ablations", "Ablations", sections.ablations(found, boards))]
+            if any(test.is_ablation for test in found.tests)
+            else []
+        ),
         ("gallery", "Galleries", sections.galleries(found)),
         ("stain", "Stain per case", sections.per_case(found)),
         ("cases", "Cases and registration", sections.cases(found)),

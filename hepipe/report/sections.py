@@ -124,12 +124,32 @@ def _funnel(steps: list[tuple[str, int]]) -> Html:
     )
 
 
+ON_VALIDATION = (
+    "Variants of a method compared on validation tiles, so that the test split is looked at once, at the end. A row "
+    "whose checkpoint these tiles chose says so: its values are too good, and none of them stands in the leaderboard."
+)
+
+
+def ablations(found: Gathered, boards: Boards) -> Html:
+    """Tables on validation splits, each row marked whose checkpoint its tiles chose."""
+    tests = [test for test in found.tests if test.is_ablation]
+    return join([tag("p", ON_VALIDATION, class_="quiet"), _tables(found, tests, boards)])
+
+
 def leaderboard(found: Gathered, boards: Boards) -> Html:
-    """Per test set: primary metrics, further ones, and the stand-ins apart."""
-    if not found.tests:
-        return missing("No run was asked for; there is nothing to compare.")
+    """The protocol, then per test set: primary metrics, further ones, and the stand-ins apart."""
+    tests = [test for test in found.tests if not test.is_ablation]
+    if not tests:
+        return missing("No run was asked for on a test split; there is nothing to compare.")
+    protocol: dict[str, Content] = dict(found.spec.protocol)
+    return join(
+        [fold("The protocol of all runs", facts(protocol)) if protocol else None, _tables(found, tests, boards)]
+    )
+
+
+def _tables(found: Gathered, tests: list[TestSet], boards: Boards) -> Html:
     parts = []
-    for test in found.tests:
+    for test in tests:
         parts.append(tag("h3", f"{test.dataset} ", tag("small", f"{test.split} split")))
         if test.scores:
             of_test = boards[test.dataset, test.split]
@@ -166,7 +186,8 @@ def _board(found: Gathered, test: TestSet, board: Board) -> Html:
             about += f", {len(test.joined[run])} folds"
         if record is not None and record.dataset != test.dataset:
             about += f", trained on {record.dataset}"
-        name = tag("div", tag("b", run), tag("small", about), class_="run")
+        marks = [tag("small", mark, class_="note warn") for mark in board.marks.get(run, ())]
+        name = tag("div", tag("b", run), tag("small", about), *marks, class_="run")
         rows.append(
             [name, *(_cell(board.cells[run, m.name], board.ranks.get((run, m.name), 0)) for m in board.metrics)]
         )
@@ -180,6 +201,8 @@ def _board(found: Gathered, test: TestSet, board: Board) -> Html:
         "Mean over tiles ± SD; in brackets the 95 % interval over patients. ↑ higher, ↓ lower is better; "
         "best bold, second underlined."
     )
+    if test.unranked:
+        caption += " Runs outside the protocol, or whose training met these tiles, are not ranked."
     remarks = "; ".join([*notes, *left_out])
     said = join([caption, f"{remarks[:1].upper()}{remarks[1:]}." if remarks else None], " ")
     has_values = any(math.isfinite(cell.value) for cell in board.cells.values())
@@ -443,6 +466,9 @@ def provenance(found: Gathered, timing: list[tuple[str, int, float, float]]) -> 
     for run in found.runs:
         if run.record is not None:
             made = {"digest": tag("code", run.record.digest), "made by": f"hepipe {run.record.provenance.version}"}
+            if run.made is not None:
+                made["code"] = tag("code", str(run.made.told.get("code", "not recorded")))
+                made["data set"] = tag("code", run.made.inputs.get("dataset", "not recorded"))
             shown = run.record.model_dump(mode="json", exclude={"provenance"})
             parts += [tag("h3", f"Run {run.name}"), facts(made), fold("Settings", tag("pre", _json(shown)))]
     if timing:

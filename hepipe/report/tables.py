@@ -40,6 +40,7 @@ BOARD_COLUMNS = (
     "n_left_out",
     "status",
     "note",
+    "marks",
 )
 FUNNEL_COLUMNS = (
     "dataset",
@@ -112,6 +113,7 @@ def board_rows(boards: Iterable[tuple[str, str, Board]]) -> list[dict[str, objec
             "n_left_out": cell.left_out,
             "status": cell.reason or "ok",
             "note": cell.note,
+            "marks": "; ".join(board.marks.get(run, ())),
         }
         for dataset, split, board in boards
         for run in board.runs
@@ -172,13 +174,18 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, o
     os.replace(beside, path)
 
 
-def write_tables(folder: Path, found: Gathered, boards: Iterable[tuple[str, str, Board]]) -> None:
+def write_tables(folder: Path, found: Gathered, boards: Sequence[tuple[str, str, Board]]) -> None:
     """Every table as CSV, in a folder that appears whole."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     write_rows(beside / "status.csv", STATUS_COLUMNS, status_rows(found), separator=",")
-    write_rows(beside / "leaderboard.csv", BOARD_COLUMNS, board_rows(boards), separator=",")
+    ablations = {(test.dataset, test.split) for test in found.tests if test.is_ablation}
+    for name, is_ablation in (("leaderboard.csv", False), ("ablations.csv", True)):
+        own = [board for board in boards if (board[:2] in ablations) == is_ablation]
+        if is_ablation and not own:
+            continue
+        write_rows(beside / name, BOARD_COLUMNS, board_rows(own), separator=",")
     write_rows(beside / "cases.csv", CASE_COLUMNS, case_rows(found), separator=",")
     write_rows(beside / "funnel.csv", FUNNEL_COLUMNS, funnel_rows(found), separator=",")
     write_rows(beside / "filters_by_score.csv", SCORE_COLUMNS, score_rows(found), separator=",")

@@ -15,9 +15,9 @@ from hepipe.specs.start import by_network
 class SelectSpec(Spec):
     """What chooses the checkpoint of a run."""
 
-    metric: Literal["last", "mae", "psnr", "ssim", "msssim", "css_ihc", "css_he", "pd_effnetlite0", "lpips_alex"] = (
-        Field("last", description="`last`: the final weights; else the mean over crops of validation tiles.")
-    )
+    metric: Literal[
+        "last", "mae", "psnr", "ssim", "msssim", "css_ihc", "css_he", "pd_effnetlite0", "lpips_alex", "lpips_vgg"
+    ] = Field("last", description="`last`: the final weights; else the mean over crops of validation tiles.")
     mode: Literal["min", "max"] | None = Field(None, description="Which way is better; empty: the metric's own.")
     every: int = Field(500, gt=0, description="Steps between two validations.")
     max_tiles: int = Field(64, gt=0, description="Validation tiles looked at, evenly spread.")

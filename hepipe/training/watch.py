@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,11 @@ from hepipe.dataset.tiles import SplitTiles, View, rgb_from_tensor, tensor_from_
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.metrics import pixel, ssim
 from hepipe.metrics.backbones import EfficientNetLite0, perceptual_distance
+from hepipe.metrics.lpips import MIN_SIDE as LPIPS_MIN_SIDE
+from hepipe.metrics.lpips import ROLES, Backbone, Lpips
 from hepipe.models.method import Method
 from hepipe.specs.training import SelectSpec
-from hepipe.weights.store import load
+from hepipe.weights.store import load, state, weights_folder
 
 Tile = np.ndarray
 
@@ -31,11 +33,13 @@ class Choice:
         measure: Of virtual, H&E and real tile.
         higher_is_better: Its direction.
         min_side_px: It is undefined on smaller crops.
+        weights: Role to the SHA-256 of each weights file that it uses.
     """
 
     measure: Callable[[Tile, Tile, Tile], float]
     higher_is_better: bool
     min_side_px: int = 1
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
 CHOICES = {
@@ -52,8 +56,14 @@ CHOICES = {
 }
 
 
-def find_choice(select: SelectSpec, *, crop_px: int, where: str) -> Choice | None:
+def find_choice(select: SelectSpec, *, crop_px: int, where: str, device: torch.device | None = None) -> Choice | None:
     """The metric that chooses the checkpoint, or None for the last one.
+
+    Args:
+        select: The protocol's rule.
+        crop_px: Side of the validation crops.
+        where: Path of the key that names it.
+        device: Where its network runs, if it has one; None for the CPU.
 
     Raises:
         ConfigError: It cannot be computed here, or needs larger crops.
@@ -61,12 +71,12 @@ def find_choice(select: SelectSpec, *, crop_px: int, where: str) -> Choice | Non
     """
     if select.metric == "last":
         return None
-    if select.metric == "lpips_alex":
-        raise ConfigError(
-            f"{where}.select.metric: lpips_alex needs AlexNet and LPIPS weights, which this version does not load; its "
-            f"stand-in is pd_effnetlite0; without any weights: {', '.join(CHOICES)}"
-        )
-    choice = _stand_in() if select.metric == "pd_effnetlite0" else CHOICES[select.metric]
+    if select.metric == "pd_effnetlite0":
+        choice = _stand_in()
+    elif select.metric in ("lpips_alex", "lpips_vgg"):
+        choice = _lpips("alex" if select.metric == "lpips_alex" else "vgg", where=where, device=device)
+    else:
+        choice = CHOICES[select.metric]
     if crop_px < choice.min_side_px:
         raise ConfigError(
             f"{where}.select.metric: {select.metric} needs crops of {choice.min_side_px} px, crop_px is {crop_px}"
@@ -93,7 +103,28 @@ def _stand_in() -> Choice:
             taps, _ = network(both)
         return float(perceptual_distance([tap[:1] for tap in taps], [tap[1:] for tap in taps])[0])
 
-    return Choice(measure, higher_is_better=False, min_side_px=32)
+    return Choice(measure, higher_is_better=False, min_side_px=32, weights={"standin": state("standin").sha256})
+
+
+def _lpips(backbone: Backbone, *, where: str, device: torch.device | None) -> Choice:
+    """LPIPS of its authors; lower is better."""
+    states = [state(role) for role in ROLES[backbone]]
+    if missing := [found.role for found in states if found.state == "missing"]:
+        files = ", ".join(f"{role.files[0]} of {role.upstream}" for role in missing)
+        raise ConfigError(
+            f"{where}.select.metric: lpips_{backbone} needs weights that are missing: put {files} into "
+            f"{weights_folder()}; its stand-in is pd_effnetlite0; without any weights: {', '.join(CHOICES)}"
+        )
+    features, heads = (load(role) for role in ROLES[backbone])
+    network = Lpips(backbone, features=features, heads=heads).to(device or torch.device("cpu"))
+
+    def measure(virtual: Tile, he: Tile, real: Tile) -> float:
+        both = torch.from_numpy(np.stack([virtual, real])).permute(0, 3, 1, 2).to(device or torch.device("cpu"))
+        with torch.no_grad():
+            return float(network.of_pictures(both[:1], both[1:])[0])
+
+    hashes = {found.role.name: found.sha256 for found in states}
+    return Choice(measure, higher_is_better=False, min_side_px=LPIPS_MIN_SIDE, weights=hashes)
 
 
 class Watch:

@@ -7,7 +7,8 @@ from pathlib import Path
 from hepipe.cli.run import check_folder
 from hepipe.config import case_rows, decision_files, load_config, transforms_folder
 from hepipe.errors import ConfigError, HepipeError
-from hepipe.models.catalog import check_run
+from hepipe.metrics.catalog import check_primary
+from hepipe.models.catalog import check_run, check_targets
 from hepipe.specs.imports import FILES as IMPORT_FILES
 from hepipe.specs.training import protocol_in_words
 from hepipe.weights.store import named_file
@@ -16,6 +17,14 @@ from hepipe.weights.store import named_file
 def stop(error):
     """End before anything runs, with the message alone."""
     raise WorkflowError(str(error))
+
+
+def markers(config, name):
+    """What the IHC of a data set stains."""
+    known = config.datasets[name].known_marker
+    return frozenset(
+        [known] if known is not None else (row.marker for row in ROWS[name].values())
+    )
 
 
 try:
@@ -31,6 +40,8 @@ try:
         name: {row.case_id: row for row in case_rows(CONFIG, name)}
         for name in CONFIG.datasets
     }
+    check_targets(CONFIG, {name: markers(CONFIG, name) for name in CONFIG.datasets})
+    check_primary(CONFIG.evaluation.primary)
     DECISIONS = {name: decision_files(CONFIG, name) for name in CONFIG.datasets}
     TRANSFORMS = {name: transforms_folder(CONFIG, name) for name in CONFIG.datasets}
 except HepipeError as error:

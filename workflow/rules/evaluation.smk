@@ -3,6 +3,7 @@ rule score_run:
     input:
         config="results/runs/{run}/config.json",
         index=judged_index,
+        trained=run_index,
         virtual="results/runs/{run}/on/{dataset}/{split}/virtual.zarr",
     output:
         "results/runs/{run}/on/{dataset}/{split}/scores.parquet",
@@ -19,4 +20,5 @@ rule score_run:
         spec=scoring_spec,
     shell:
         "hepipe score --config {input.config} --dataset {wildcards.dataset} --split {wildcards.split}"
-        " --index {input.index} --virtual {input.virtual} --scores {output} --spec {params.spec:q} > {log} 2>&1"
+        " --index {input.index} --virtual {input.virtual} --trained {input.trained} --scores {output}"
+        " --spec {params.spec:q} > {log} 2>&1"

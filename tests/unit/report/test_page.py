@@ -141,8 +141,12 @@ def test_no_run_and_no_data_set_render(results, written):
 def test_tiles_that_chose_a_checkpoint_do_not_judge_it(results, cohort, written):
     results.dataset("restained", cohort).run("peeked", "restained", split="val", select="ssim")
     page, _, tables = written(results)
-    assert "these tiles chose its checkpoint (ssim)" in text_of(page)
+    leaderboard, _, ablations = text_of(page).partition("Ablations")[2].partition("Ablations")
+    assert "peeked" not in leaderboard
+    assert "checkpoint chosen on this split" in ablations
     assert "peeked" not in (tables / "leaderboard.csv").read_text()
+    rows = list(csv.DictReader((tables / "ablations.csv").read_text().splitlines()))
+    assert {(row["run"], row["marks"]) for row in rows} == {("peeked", "checkpoint chosen on this split")}
 
 
 def test_the_same_results_give_the_same_page(results, cohort, written):
