@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
 from hepipe.dataset.normalize import find_normalization
 from hepipe.dataset.terms import Terms, as_told, merged_terms, told_terms
 from hepipe.dataset.tiles import Sampler, SplitTiles
@@ -23,9 +25,13 @@ from hepipe.models.finished import (
     read_finished_provenance,
     write_finished,
 )
+from hepipe.models.method import Fits, Method
 from hepipe.models.ranks import n_ranks, rank, wait_for_all
+from hepipe.models.rates import expected, known_rates, training_workload
 from hepipe.models.resolved import ResolvedRun
+from hepipe.models.spending import machine_name, spending
 from hepipe.models.start import Start, put_start, read_start
+from hepipe.stores.costs import COST, Cost, Expected
 from hepipe.stores.provenance import Provenance, code_version, digest
 from hepipe.training.batch_norm import has_batch_norm
 from hepipe.training.claim import claimed
@@ -141,8 +147,10 @@ def _train_claimed(
     inputs |= {f"part:{name}": part.sha256 for name, part in parts.items()} | start.inputs
     log = History(run.name, events=model.parent / "tensorboard" if spec.tensorboard and rank() == 0 else None)
     resume = ResumeFolder(model.parent / "resume", key=digest(inputs), rank=rank(), n_ranks=n_ranks())
+    account = model.parent / COST if rank() == 0 else None
     entry = find_entry(run.model, where=f"runs.{run.name}.model")
-    with proposing_what_helps(run, entry, batch_norm=has_batch_norm(method), n_ranks=n_ranks()):
+    helped = proposing_what_helps(run, entry, batch_norm=has_batch_norm(method), n_ranks=n_ranks())
+    with helped, spending(account, _cost(run, method, len(tiles), resume.key, model, device), device=device) as spent:
         state = train_method(
             method,
             sampler,
@@ -154,7 +162,10 @@ def _train_claimed(
             resume=resume,
             history=log,
             samples=model.parent / "samples",
+            count=spent.add,
         )
+    if isinstance(method, Fits):
+        spent.add(len(tiles))
     if rank() == 0:
         provenance = Provenance(
             artefact="model",
@@ -176,7 +187,21 @@ def _train_claimed(
         made = {**inputs, "model": file_sha256(model)}
         log.write(history, provenance.model_copy(update={"artefact": "history", "inputs": made}))
         resume.clear()
+    spent.close(model)
     wait_for_all()
+
+
+def _cost(run: ResolvedRun, method: Method, n_tiles: int, key: str, model: Path, device: torch.device) -> Cost:
+    """What is known of a training's cost before it begins: its work, and what runs beside it took for the like."""
+    work = training_workload(run, machine=machine_name(device)).model_copy(update={"processes": n_ranks()})
+    n_units = run.training.n_steps
+    if isinstance(method, Fits):  # sees every tile once
+        work, n_units = work.model_copy(update={"unit": "tile", "tiles_a_unit": 1}), n_tiles
+    try:
+        before = expected(work, n_units, known_rates(model.absolute().parent.parent))
+    except StoreError as error:  # an estimate that cannot be made stops no training
+        before = Expected(ground=str(error))
+    return Cost(run=run.name, key=key, workload=work, n_units=n_units, expected=before)
 
 
 def told_budget(run: ResolvedRun, n_tiles: int) -> dict[str, Any]:
