@@ -150,7 +150,7 @@ def _predict_split(
     from hepipe.dataset.folds import check_fold
     from hepipe.dataset.normalize import told_normalization
     from hepipe.errors import ConfigError
-    from hepipe.inference.tiles import crop_of, predict_split, tiles_as_trained
+    from hepipe.inference.tiles import crop_of, predict_split, prediction_cost, tiles_as_trained
     from hepipe.models.catalog import find_entry
     from hepipe.models.finished import (
         build_method,
@@ -162,8 +162,10 @@ def _predict_split(
         read_state,
     )
     from hepipe.models.resolved import read_resolved
+    from hepipe.models.spending import spending
     from hepipe.specs.dataset import Split
     from hepipe.specs.training import EvaluationSpec
+    from hepipe.stores.costs import cost_of_tiles
     from hepipe.stores.provenance import Provenance
 
     if split not in get_args(Split):
@@ -184,30 +186,35 @@ def _predict_split(
     with torch_ready(run.training.threads, run.training.device):
         method = build_method(run, load_parts(run, part_folders, training=False))
         load_state(method, read_state(model), what=model.name)
-        predict_split(
-            method,
-            tiles,
-            virtual,
-            Provenance(
-                artefact="virtual",
-                subject=run.name,
-                spec={
-                    "crop_px": crop_px,
-                    "batch_size": evaluation.batch_size,
-                    "mpp": tiles.mpp,
-                    "split": split,
-                    "stitch": evaluation.stitch.model_dump(mode="json"),
-                },
-                inputs={"model": file_sha256(model), "config": run.digest},
-                # As the model was told: its colours, its budget, and the terms of all that it was trained on.
-                told={name: told[name] for name in ("normalization", "terms", "budget", "trained_on") if name in told},
-            ),
-            crop_px=crop_px,
-            stitch=evaluation.stitch,
-            batch_size=evaluation.batch_size,
-            seed=run.seed,
-            device=device,
+        provenance = Provenance(
+            artefact="virtual",
+            subject=run.name,
+            spec={
+                "crop_px": crop_px,
+                "batch_size": evaluation.batch_size,
+                "mpp": tiles.mpp,
+                "split": split,
+                "stitch": evaluation.stitch.model_dump(mode="json"),
+            },
+            inputs={"model": file_sha256(model), "config": run.digest},
+            # As the model was told: its colours, its budget, and the terms of all that it was trained on.
+            told={name: told[name] for name in ("normalization", "terms", "budget", "trained_on") if name in told},
         )
+        cost = prediction_cost(run, tiles, provenance, runs=model.absolute().parent.parent, device=device)
+        with spending(cost_of_tiles(virtual), cost, device=device) as spent:
+            predict_split(
+                method,
+                tiles,
+                virtual,
+                provenance,
+                crop_px=crop_px,
+                stitch=evaluation.stitch,
+                batch_size=evaluation.batch_size,
+                seed=run.seed,
+                device=device,
+                count=spent.add,
+            )
+        spent.close(virtual)
 
 
 def _refuse_both(**options: Path | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from hepipe.inference.blend import USUAL
 from hepipe.inference.sweep import sweep
 from hepipe.models.catalog import Entry
 from hepipe.models.method import Method
+from hepipe.models.rates import expected, known_rates, prediction_workload
 from hepipe.models.resolved import ResolvedRun
+from hepipe.models.spending import machine_name
 from hepipe.progress import watched
 from hepipe.specs.dataset import Split
 from hepipe.specs.training import StitchSpec
 from hepipe.stores.arrays import whole, write_group
+from hepipe.stores.costs import Cost, Expected
 from hepipe.stores.partial import discard_partial
-from hepipe.stores.provenance import Provenance
+from hepipe.stores.provenance import Provenance, digest
 from hepipe.stores.tiles import TileWriter
 
 
@@ -102,10 +105,11 @@ def predict_split(
     seed: int,
     device: torch.device,
     stitch: StitchSpec = USUAL,
+    count: Callable[[int], None] | None = None,
 ) -> None:
     """Write a split's virtual tiles, sorted by tile id, with the ids as attribute `tile_ids`.
 
-    An empty split gives a store without arrays.
+    An empty split gives a store without arrays. `count` is told of the tiles that are done, batch by batch.
     """
     method.to(device)
     method.train(False)
@@ -131,4 +135,27 @@ def predict_split(
             ids = tile_ids[places.start : places.stop]
             for virtual in sweep(method, he, ids, crop_px=crop_px, seed=seed, stitch=stitch):
                 writer.add(virtual=rgb_from_tensor(virtual))
+            if count is not None:
+                count(len(places))
         writer.finish()
+
+
+def prediction_cost(
+    run: ResolvedRun, tiles: SplitTiles, provenance: Provenance, *, runs: Path, device: torch.device
+) -> Cost:
+    """What is known of a prediction's cost before it begins.
+
+    Args:
+        run: That predicts.
+        tiles: To be predicted.
+        provenance: Of the store that it makes.
+        runs: Folder of the runs, where those finished before left what they took.
+        device: That computes.
+    """
+    work = prediction_workload(run, side_px=tiles.side_px or 1, machine=machine_name(device))
+    try:
+        before = expected(work, len(tiles), known_rates(runs))
+    except StoreError as error:  # an estimate that cannot be made stops no prediction
+        before = Expected(ground=str(error))
+    key = digest({"inputs": provenance.inputs, "spec": provenance.spec})
+    return Cost(run=run.name, key=key, workload=work, n_units=len(tiles), expected=before)

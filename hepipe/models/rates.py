@@ -10,6 +10,7 @@ from statistics import median
 
 from hepipe.errors import StoreError
 from hepipe.models.resolved import ResolvedRun
+from hepipe.specs.training import TrainingSpec
 from hepipe.stores.costs import COST, Cost, Expected, Rate, Workload, read_cost, read_rates
 
 RATES = Path("rates.json")
@@ -30,7 +31,7 @@ def training_workload(run: ResolvedRun, *, machine: str = "") -> Workload:
         tiles_a_unit=spec.batch_size,
         side_px=spec.crop_px,
         precision=spec.precision,
-        compiled=bool(getattr(spec, "compile", False)),
+        speed=speed_in_words(spec),
         device=spec.device,
         machine=machine,
         processes=spec.gpus,
@@ -38,10 +39,24 @@ def training_workload(run: ResolvedRun, *, machine: str = "") -> Workload:
     )
 
 
+def speed_in_words(spec: TrainingSpec) -> str:
+    """How a run's networks are made fast; empty for eager ones."""
+    said = [f"compile {spec.compile}"] if spec.compile != "none" else []
+    return ", ".join([*said, "channels last"] if spec.channels_last else said)
+
+
 def prediction_workload(run: ResolvedRun, *, side_px: int, machine: str = "") -> Workload:
     """What decides how long the prediction of a tile takes."""
     return training_workload(run, machine=machine).model_copy(
-        update={"stage": "predict", "unit": "tile", "tiles_a_unit": 1, "side_px": side_px, "processes": 1}
+        update={
+            "stage": "predict",
+            "unit": "tile",
+            "tiles_a_unit": 1,
+            "side_px": side_px,
+            "processes": 1,
+            "precision": "fp32",
+            "speed": "",
+        }
     )
 
 
@@ -51,8 +66,8 @@ def accounts(runs: Path) -> list[Cost]:
     One of another version is left out.
     """
     found = []
-    for form in ("*", "*/on/*/*"):
-        for path in sorted(runs.glob(f"{form}/{COST}")):
+    for form in (f"*/{COST}", f"*/on/*/*/*.{COST}"):
+        for path in sorted(runs.glob(form)):
             with suppress(StoreError):
                 found.append(read_cost(path))
     return found
@@ -94,7 +109,7 @@ def expected(workload: Workload, n_units: int, rates: Iterable[Rate]) -> Expecte
 
 
 def _kind(work: Workload) -> tuple[object, ...]:
-    return (work.stage, work.unit, work.model, work.preset, work.options, work.device, work.precision, work.compiled)
+    return (work.stage, work.unit, work.model, work.preset, work.options, work.device, work.precision, work.speed)
 
 
 def _distance(rate: Workload, wanted: Workload) -> tuple[bool, bool, bool]:

@@ -16,6 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from hepipe.errors import StoreError
 
 COST = "cost.json"
+"""In the folder of a run: what its training took."""
+
+
+def cost_of_tiles(virtual: Path) -> Path:
+    """Where the account of a store of virtual tiles lies: beside it."""
+    return virtual.with_name(f"{virtual.stem}.{COST}")
 
 
 class _Frozen(BaseModel):
@@ -37,7 +43,7 @@ class Workload(_Frozen):
     tiles_a_unit: int = Field(1, ge=1, description="Tiles that one unit sees, of all processes together.")
     side_px: int = Field(ge=1, description="Side of those tiles.")
     precision: str = "fp32"
-    compiled: bool = False
+    speed: str = Field("", description="How its networks are made fast, such as `compile default`; empty: eager.")
     device: Literal["cpu", "cuda"]
     machine: str = Field("", description="Name of the GPU or the CPU; empty: any.")
     processes: int = Field(1, ge=1, description="GPUs, or processes on a CPU.")

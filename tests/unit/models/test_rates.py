@@ -64,7 +64,7 @@ def test_nothing_is_guessed_without_a_rate():
         {"options": '{"width": 8}'},
         {"device": "cuda"},
         {"precision": "bf16"},
-        {"compiled": True},
+        {"speed": "compile default"},
         {"stage": "predict"},
     ],
 )
@@ -102,7 +102,7 @@ def test_a_killed_session_counts_as_spent_and_rates_come_from_finished_accounts_
     assert whole.device_hours == pytest.approx(12 * 2 / 3600)
     for cost in (broken, whole):
         write_cost(tmp_path / cost.run / COST, cost)
-    write_cost(tmp_path / "b" / "on" / "d" / "test" / COST, whole.model_copy(update={"run": "c"}))
+    write_cost(tmp_path / "b" / "on" / "d" / "test" / f"virtual.{COST}", whole.model_copy(update={"run": "c"}))
     found = [(rate.source, rate.seconds) for rate in known_rates(tmp_path)]
     assert found == [("run b", 1.0), ("run c", 1.0)]
 
@@ -134,5 +134,5 @@ def test_a_run_s_record_says_what_its_work_is():
     assert training.options == '{"width": 8}'
     prediction = prediction_workload(run, side_px=512)
     assert (prediction.unit, prediction.tiles_a_unit, prediction.side_px) == ("tile", 1, 512)
-    gpus = training_workload(record(device="cuda", gpus=2, threads=3))
-    assert gpus.units_at_once == 2
+    gpus = training_workload(record(device="cuda", gpus=2, threads=3, compile="default", channels_last=True))
+    assert (gpus.units_at_once, gpus.speed) == (2, "compile default, channels last")

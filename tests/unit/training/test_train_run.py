@@ -178,6 +178,10 @@ def test_the_commands_go_from_a_run_spec_to_virtual_tiles(make_index, tmp_path):
     assert store.attributes["tile_ids"] == ["test/000", "test/001"]
     assert store.read("virtual", 0).shape == (16, 16, 3)
     assert [terms.line for terms in told_terms(store.provenance.told)] == ["non-commercial"]
+    predicted, trained = read_cost(folder / "v.cost.json"), read_cost(folder / "cost.json")
+    assert (predicted.workload.stage, predicted.n_units, predicted.sessions[0].units) == ("predict", 2, 2)
+    assert predicted.disk_bytes == sum(file.stat().st_size for file in (folder / "v.zarr").rglob("*") if file.is_file())
+    assert trained.workload.stage == "train"
 
 
 def free_port():
