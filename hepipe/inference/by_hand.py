@@ -91,10 +91,14 @@ def open_run(folder: Path, *, device: str | None = None) -> OpenedRun:
     run = read_resolved(config)
     entry = find_entry(run.model, where=f"{config}: model")
     made = read_finished_provenance(model)
-    if made.inputs.get("config") != run.digest:
-        raise StoreError(
-            f"{folder}: {model.name} was trained by another record than {config.name}; train the run again"
-        )
+    # Not by the record's digest: a later version of hepipe may know more settings, with defaults.
+    unlike = [
+        f"{key} {made.spec.get(key)} in {model.name}, {here} in {config.name}"
+        for key, here in (("model", run.model), ("preset", run.preset), ("config", dict(run.config)))
+        if made.spec.get(key) != here
+    ]
+    if unlike:
+        raise StoreError(f"{folder}: weights and record of two runs ({'; '.join(unlike)}); put those of one there")
     lines = []
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +19,11 @@ from hepipe.models.ranks import rank, wait_for_all
 from hepipe.models.resolved import ResolvedRun, read_resolved, resolve_run, write_resolved, zoo_module
 from hepipe.specs.start import RUN, from_words
 from hepipe.specs.training import RunSpec, TrainingSpec
-from hepipe.stores.partial import locked
 from hepipe.training.train import train_run
 from hepipe.training.watch import find_choice
 from hepipe.weights.start import MODEL, start_files
 
 CONFIG, HISTORY = "config.json", "history.parquet"
-_LOCK = ".training"
 
 
 @dataclass(frozen=True)
@@ -146,36 +142,23 @@ def carry_out(plan: Plan) -> None:
     """Train; goes on where an earlier call was stopped.
 
     Raises:
-        ConfigError: Another process trains in the folder, or it holds another run.
+        ConfigError: The folder holds another run.
+        StoreError: Another process trains in it.
     """
-    lock = None
     if rank() == 0:
         _check_folder(plan)
-        plan.out.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = locked(plan.out / _LOCK)
-        except StoreError:
-            raise ConfigError(
-                f"{plan.out}: another process trains in this folder, or it cannot be written; wait for it, or give "
-                "this run its own --out"
-            ) from None
         write_resolved(plan.out / CONFIG, plan.run)
     wait_for_all()
-    try:
-        train_run(
-            plan.run,
-            plan.data.index,
-            fingerprint=plan.data.card.fingerprint,
-            part_folders=plan.part_folders,
-            model=plan.out / MODEL,
-            history=plan.out / HISTORY,
-            terms=plan.data.card.terms,
-            init_files=plan.init_files,
-        )
-    finally:
-        if lock is not None:
-            shutil.rmtree(plan.out / _LOCK, ignore_errors=True)
-            os.close(lock)
+    train_run(
+        plan.run,
+        plan.data.index,
+        fingerprint=plan.data.card.fingerprint,
+        part_folders=plan.part_folders,
+        model=plan.out / MODEL,
+        history=plan.out / HISTORY,
+        terms=plan.data.card.terms,
+        init_files=plan.init_files,
+    )
 
 
 def _check_folder(plan: Plan) -> None:
@@ -184,7 +167,7 @@ def _check_folder(plan: Plan) -> None:
     if not plan.out.is_dir():
         raise ConfigError(f"{plan.out}: a file stands there; name a folder by --out")
     if not (plan.out / CONFIG).is_file():
-        others = sorted(path.name for path in plan.out.iterdir() if path.name != _LOCK)
+        others = sorted(path.name for path in plan.out.iterdir() if not path.name.startswith("."))
         if others:
             raise ConfigError(
                 f"{plan.out}: holds {', '.join(map(ascii, others[:3]))} and no run; name a new folder by --out"
