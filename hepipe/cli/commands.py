@@ -21,6 +21,7 @@ MODULES = (
     "export",
     "learn",
     "models",
+    "cost",
     "cohort",
     "dataset",
     "results",

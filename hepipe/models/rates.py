@@ -129,7 +129,7 @@ def _ground(wanted: Workload, taken: Sequence[Rate]) -> str:
     rate = taken[0].workload
     other_machine, other_hands, other_size = _distance(rate, wanted)
     said = [f"measured in {named}"]
-    if other_machine:
+    if other_machine or not wanted.machine:
         machines = sorted({one.workload.machine or "a machine that is not named" for one in taken})
         said.append(f"on {', '.join(machines)}")
     if other_hands:

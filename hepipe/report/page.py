@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hepipe.metrics.catalog import METRICS
 from hepipe.report import sections
+from hepipe.report.cost_section import costs
 from hepipe.report.curves import training
 from hepipe.report.elsewhere import published
 from hepipe.report.filters import filters
@@ -79,6 +80,7 @@ def render(found: Gathered, boards: sections.Boards) -> str:
         ("filters", "Filters", filters(found)),
         ("tiles", "Tiles and DAB masks", sections.tiles(found)),
         ("training", "Training", training(found)),
+        ("cost", "Cost", costs(found)),
         ("provenance", "Provenance", sections.provenance(found, benchmark_times(found.results))),
     )
     links = join(tag("a", title, href=f"#{anchor}") for anchor, title, _ in parts)

@@ -95,6 +95,11 @@ def test_this_machine_goes_before_another_which_is_named():
     )
 
 
+def test_a_rate_for_a_machine_that_is_not_known_yet_names_where_it_was_measured():
+    found = expected(work(machine=""), 2, [rate(1.0)])
+    assert (found.wall_s, found.ground) == (2.0, "measured in run a, on Some CPU")
+
+
 def test_a_killed_session_counts_as_spent_and_rates_come_from_finished_accounts_alone(tmp_path):
     broken = account(session(4, 8.0, ended=False))
     whole = account(session(4, 8.0, ended=False, memory_mb=300.0), session(8, 4.0), run="b")
