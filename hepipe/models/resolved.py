@@ -110,7 +110,8 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
     """
     where = f"runs.{name}"
     entry = check_choice(run, where=where)
-    preset: Spec = zoo_module(run.model).PRESETS[run.preset]
+    module = zoo_module(run.model)
+    preset: Spec = module.PRESETS[run.preset]
     try:
         config = type(preset).model_validate({**preset.model_dump(), **run.options})
     except ValidationError as error:
@@ -123,6 +124,9 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
     training = run.training
     if training.budget.batch == "published" and published.batch_size is not None:
         training = _with_batch(training, published.batch_size, where=where)
+    # What of the protocol a model's networks are built for, beyond the literal SIZE, its file says here.
+    if problem := module.misfit(config, training) if hasattr(module, "misfit") else "":
+        raise ConfigError(f"config:\n  {where}.{problem}")
     parts = {part: _resolve_part(run.parts.get(part), need) for part, need in entry.parts_of(run.preset).items()}
     return ResolvedRun(
         name=name,
@@ -133,6 +137,7 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
         seed=run.seed,
         config=config.model_dump(mode="json"),
         parts=parts,
+        init_from=_resolve_start(run.init_from),
         training=training,
         published=published,
         pairing=entry.pairing,

@@ -62,7 +62,7 @@ def read_start(run: ResolvedRun, files: Mapping[str, str]) -> Start:
         files: As `start_files` gives them.
 
     Raises:
-        ConfigError: A network that this model does not have.
+        ConfigError: A network that this model does not have, or a method without steps.
         WeightsError: Not readable, of another model, or other bytes than when the run was resolved.
         StoreError: A finished model of ours whose shapes are others.
     """
@@ -98,17 +98,13 @@ def read_start(run: ResolvedRun, files: Mapping[str, str]) -> Start:
     return start
 
 
-def put_start(method: Method, start: Start, *, model: str) -> list[str]:
+def put_start(method: Method, start: Start) -> list[str]:
     """Put the tensors into a method that is just built; an average of what came begins there too.
 
     Returns:
         The networks that start untrained.
 
-    Raises:
-        ConfigError: A method that training goes on from nowhere.
     """
-    if isinstance(method, Fits):
-        raise ConfigError(f"init_from: {model} learns in one pass over the tiles and starts from nothing; leave it out")
     own: dict[str, Any] = method.state_dict()
     assert start.tensors.keys() <= own.keys(), sorted(start.tensors.keys() - own.keys())[:5]
     method.load_state_dict({**own, **start.tensors})
@@ -154,6 +150,10 @@ def _of_finished(
     state = read_groups(path)[""]
     with torch.device("meta"):
         method: Method = module.build(config, {})
+    if isinstance(method, Fits):
+        raise ConfigError(
+            f"init_from: {run.model} learns in one pass over the tiles and starts from nothing; leave it out"
+        )
     expected: dict[str, Any] = method.state_dict()
     if key != WHOLE:
         state = {name: value for name, value in state.items() if name.startswith(f"{key}.")}

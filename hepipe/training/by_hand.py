@@ -17,6 +17,7 @@ from hepipe.errors import ConfigError, StoreError
 from hepipe.models.catalog import Entry, find_entry
 from hepipe.models.ranks import rank, wait_for_all
 from hepipe.models.resolved import ResolvedRun, read_resolved, resolve_run, write_resolved, zoo_module
+from hepipe.models.start import read_start
 from hepipe.specs.start import RUN, from_words
 from hepipe.specs.training import RunSpec, TrainingSpec
 from hepipe.training.train import train_run
@@ -122,10 +123,12 @@ def plan(
     find_choice(run.training.select, crop_px=run.training.crop_px, where="training")
     made = run.provenance.model_copy(update={"inputs": {"dataset": found.card.fingerprint}})
     run = run.model_copy(update={"provenance": made})
+    files = start_files(spec.init_from)
+    read_start(run, files)  # raises before there is a folder
     folder = out or Path("runs") / name
     lines.insert(0, f"{model} {preset} on {found.card.name}: {len(tiles)} training tiles of {tiles.side_px} px")
     lines.append(f"{run.training.batch_size} crops a step; the run's folder is {folder}")
-    return Plan(run, found, folder, start_files(spec.init_from), folders, lines)
+    return Plan(run, found, folder, files, folders, lines)
 
 
 def is_finished(plan: Plan) -> bool:
@@ -190,7 +193,7 @@ def _check_folder(plan: Plan) -> None:
 
 def _shaping(run: ResolvedRun) -> dict[str, Any]:
     """What of a record shapes its weights, and the data set by its fingerprint."""
-    shaping = run.model_dump(mode="json", exclude={"provenance", "name", "pairing", "needs"})
+    shaping = run.model_dump(mode="json", exclude={"provenance", "name", "pairing", "needs", "published"})
     for harmless in ("workers", "cache_mb", "tensorboard"):
         shaping["training"].pop(harmless, None)
     return {**shaping, "dataset_fingerprint": run.provenance.inputs.get("dataset", "")}

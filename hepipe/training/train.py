@@ -137,7 +137,7 @@ def _train_claimed(
         device=device,
     )
     method = build_method(run, parts)
-    untrained = put_start(method, start, model=run.model) if init_files else []
+    untrained = put_start(method, start) if init_files else []
     notes = [*start.lines, *_untrained(run, untrained)]
     if rank() == 0:
         sys.stderr.writelines(f"{run.name}: {note}\n" for note in notes)
