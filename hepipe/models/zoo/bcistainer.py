@@ -341,8 +341,8 @@ def _crop_problem(config: Config, side_px: int) -> str:
     usable = math.log2(side_px).is_integer() and side_px >= 8 * 2**config.encoder_blocks
     remedy = f"set options.full_size: {side_px}, or " if usable else ""
     return (
-        f"options.full_size is {config.full_size}, but the training crop {side_px} px: the networks are built for one "
-        f"side; {remedy}set training.crop_px: {config.full_size}"
+        f"options.full_size: {config.full_size} px, but training crops are {side_px} px, and the networks are built "
+        f"for one side; {remedy}set training.crop_px: {config.full_size}"
     )
 
 

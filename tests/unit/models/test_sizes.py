@@ -20,6 +20,20 @@ PARAMETERS = [
     ("asp", "paper", {}, {"generator": 7_837_699, "discriminator": 2_791_905, "heads": 560_384}),
     ("cssp2p", "paper", {}, {"generator": 64_975_619, "discriminator": 6_964_033}),
     ("cssp2p", "bce", {}, {"generator": 64_975_619, "discriminator": 6_960_961}),
+    ("bcistainer", "paper", {}, {"generator": 14_955_338, "discriminator": 1_389_442, "comparator": 2_164_772}),
+    (
+        "bcistainer",
+        "mod",
+        {"full_size": 512},
+        {"generator": 14_365_002, "discriminator": 1_389_442, "comparator": 1_574_436},
+    ),
+    ("bcistainer", "ada", {}, {"generator": 16_139_594, "discriminator": 1_389_442, "comparator": 2_164_772}),
+    (
+        "bcistainer",
+        "ada_attention",
+        {"full_size": 512},
+        {"generator": 15_549_258, "discriminator": 1_389_442, "comparator": 1_574_436},
+    ),
 ]
 
 GMAC = [
@@ -30,6 +44,7 @@ GMAC = [
     ("asp", "generator", 3, {512: 198.5, 1024: 794.1}),
     ("asp", "discriminator", 3, {512: 8.0}),
     ("cssp2p", "generator", 3, {512: 531.1, 1024: 2124}),
+    ("bcistainer", "generator", 3, {512: 54.0, 1024: 216.1}),
 ]
 
 # Of one picture; the side of the discriminators' maps of logits.
