@@ -43,7 +43,7 @@ def cost(
         runs = [{**asdict(run), "stages": [_stage_values(stage) for stage in run.stages]} for run in planned]
         typer.echo(json.dumps({"runs": runs, "totals": [asdict(total) for total in totals(planned)]}, indent=1))
         return
-    typer.echo("\n".join(_lines(planned)))
+    typer.echo("\n".join(_lines(planned)).replace("\N{NO-BREAK SPACE}", " "))
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -53,13 +53,21 @@ def _row(cost: Cost) -> list[Content]:
     sessions = "" if len(cost.sessions) < 2 else f"in {len(cost.sessions)} sessions"
     state = sessions if cost.finished else ", ".join(part for part in (sessions, "not finished") if part)
     each = cost.seconds_a_unit
+    # Why nothing was known is long; it stands in the tooltip.
+    ground = cost.expected.ground if cost.expected.wall_s is not None else cost.expected.ground.partition(":")[0]
     return [
         tag("b", cost.run),
         tag("div", job, tag("small", f"{work.model}, {work.preset}; {taken}"), class_="run"),
-        join([time_in_words(cost.expected.wall_s), " ", tag("small", cost.expected.ground, class_="ground")]),
+        join(
+            [
+                time_in_words(cost.expected.wall_s),
+                " ",
+                tag("small", ground, class_="ground", title=cost.expected.ground),
+            ]
+        ),
         join([time_in_words(cost.wall_s), " ", tag("small", state) if state else None]),
         f"{cost.device_hours:.3g}",
-        "–" if each is None else f"{each:.3g} s a {work.unit}",
+        "–" if each is None else join([f"{each:.3g}\N{NO-BREAK SPACE}s", " ", tag("small", f"a {work.unit}")]),
         disk_in_words(cost.memory_mb * 1e6) if cost.sessions else "–",
         "–" if cost.device_mb is None else disk_in_words(cost.device_mb * 1e6),
         disk_in_words(cost.disk_bytes),

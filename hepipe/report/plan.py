@@ -96,7 +96,7 @@ def totals(planned: Sequence[PlannedRun]) -> list[Total]:
         runs = [run for run in planned if run.device == device]
         hours = [stage.device_hours for run in runs for stage in run.stages]
         unknown = hours.count(None) + sum(bool(run.problem) for run in runs)
-        found.append(Total(device, sum(hour for hour in hours if hour is not None), unknown))
+        found.append(Total(device, sum((hour for hour in hours if hour is not None), 0.0), unknown))
     return found
 
 

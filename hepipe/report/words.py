@@ -1,6 +1,8 @@
-"""Amounts in words that fit a cell."""
+"""Amounts in words that fit a cell; number and unit stay on one line."""
 
 from __future__ import annotations
+
+SPACE = "\N{NO-BREAK SPACE}"
 
 
 def time_in_words(seconds: int | float | None) -> str:
@@ -8,8 +10,8 @@ def time_in_words(seconds: int | float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.0f}{SPACE}s" if seconds >= 10 else f"{seconds:.2g}{SPACE}s"
+    return f"{seconds / 60:.1f}{SPACE}min" if seconds < 5400 else f"{seconds / 3600:.1f}{SPACE}h"
 
 
 def disk_in_words(size: int | float | None) -> str:
@@ -18,5 +20,5 @@ def disk_in_words(size: int | float | None) -> str:
         return "–"
     for unit, least in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= least:
-            return f"{size / least:.1f} {unit}"
-    return f"{size / 1e3:.0f} kB"
+            return f"{size / least:.1f}{SPACE}{unit}"
+    return f"{size / 1e3:.0f}{SPACE}kB"
