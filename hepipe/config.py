@@ -26,6 +26,7 @@ from hepipe.specs.quality import QualitySpec
 from hepipe.specs.registration import RegistrationSpec
 from hepipe.specs.slides import SlidesSpec, TissueSpec
 from hepipe.specs.stains import StainsSpec
+from hepipe.specs.start import runs_of, with_runs
 from hepipe.specs.synth import SynthSpec
 from hepipe.specs.tiling import StoreSpec, TilingSpec
 from hepipe.specs.training import EvaluationSpec, RunSpec, TrainingSpec, outside_protocol
@@ -129,11 +130,12 @@ class Config(Spec):
             if count is None or run.fold >= count:
                 has = "no folds: set its splits.folds" if count is None else f"folds 0 to {count - 1}"
                 return f"fold: {run.fold}, but data set {run.dataset} has {has}"
-        for part, other in run.parts.items():
+        built_on = [(f"parts.{part}", other) for part, other in run.parts.items()]
+        for key, other in [*built_on, *(("init_from", other) for other in runs_of(run.init_from))]:
             of_part = self.runs.get(other)
             if of_part is not None and of_part.dataset == run.dataset and of_part.fold != run.fold:
                 return (
-                    f"parts.{part}: run {other} has fold {of_part.fold}, this one {run.fold}: it has trained on tiles "
+                    f"{key}: run {other} has fold {of_part.fold}, this one {run.fold}: it has trained on tiles "
                     "that this one is tested on; give both the same fold"
                 )
         return None
@@ -218,10 +220,14 @@ def _each_fold(runs: Mapping[str, Any], datasets: Mapping[str, Any]) -> dict[str
             parts = run.get("parts", {})
             if fold is not None and isinstance(parts, Mapping):
                 parts = {part: f"{other}-f{fold}" if other in folds else other for part, other in parts.items()}
+            start = run.get("init_from")
+            if fold is not None and start is not None:
+                start = with_runs(start, {other: f"{other}-f{fold}" for other in folds})
             own = name if fold is None else f"{name}-f{fold}"
             if own in made or (fold is not None and own in runs):
                 raise ConfigError(f"runs.{own}: stands in the config and is made by fold: all of {name}; rename one")
-            made[own] = run if fold is None else {**run, "fold": fold, **({"parts": parts} if parts else {})}
+            followed = {key: value for key, value in (("parts", parts), ("init_from", start)) if value}
+            made[own] = run if fold is None else {**run, "fold": fold, **followed}
     return made
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from hepipe.config import Config
-from hepipe.errors import ConfigError
+from hepipe.errors import ConfigError, WeightsError
+from hepipe.specs.start import RUN, runs_of
 from hepipe.specs.training import RunSpec, TrainingSpec
+from hepipe.weights.start import start_files
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -304,6 +306,7 @@ def _problems(config: Config, name: str) -> Iterator[str]:
                 yield f"{where}.parts.{part}: no run {other!r}; there are {', '.join(config.runs)}"
             elif name in _ancestors(config, other):
                 yield f"{where}.parts.{part}: run {other} itself depends on {name}"
+    yield from _start_problems(config, name, f"{where}.init_from")
     dataset = config.datasets[run.dataset]
     if dataset.import_ is None:
         tiling = dataset.sections.tiling
@@ -364,10 +367,27 @@ def budget_problems(published: Published, training: TrainingSpec, *, of: str, wh
         yield f"{where}.training.budget.batch: published, but no batch size is known of {of}; use protocol"
 
 
+def _start_problems(config: Config, name: str, where: str) -> Iterator[str]:
+    """What is wrong with what a run starts from, before anything of it has run."""
+    init_from = config.runs[name].init_from
+    for source in init_from.values():
+        if source.startswith(RUN):
+            other = source.removeprefix(RUN)
+            if other not in config.runs:
+                yield f"{where}: no run {other!r}; there are {', '.join(config.runs)}"
+            elif name in _ancestors(config, other):
+                yield f"{where}: run {other} itself depends on {name}"
+    try:
+        start_files(init_from)
+    except (ConfigError, WeightsError) as error:
+        yield f"{where}: {str(error).removeprefix('init_from: ')}"
+
+
 def _ancestors(config: Config, name: str, seen: frozenset[str] = frozenset()) -> set[str]:
     if name in seen or name not in config.runs:
         return {name}
-    parents = {parent for parent in config.runs[name].parts.values() if parent in config.runs}
+    run = config.runs[name]
+    parents = {parent for parent in [*run.parts.values(), *runs_of(run.init_from)] if parent in config.runs}
     return {name}.union(*(_ancestors(config, parent, seen | {name}) for parent in parents))
 
 

@@ -30,7 +30,23 @@ def from_words(text: str) -> dict[str, str]:
     return {WHOLE: text}
 
 
-def run_of(init_from: Mapping[str, str]) -> str | None:
-    """The run of the same config that a run starts from, if it does."""
-    named = [source.removeprefix(RUN) for source in init_from.values() if source.startswith(RUN)]
-    return named[0] if named else None
+def in_words(sources: Mapping[str, str]) -> str:
+    """The way back."""
+    if WHOLE in sources:
+        return sources[WHOLE]
+    return ",".join(f"{network}={source}" for network, source in sources.items())
+
+
+def runs_of(init_from: Mapping[str, str]) -> list[str]:
+    """The runs of the same config that a run starts from."""
+    return [source.removeprefix(RUN) for source in init_from.values() if source.startswith(RUN)]
+
+
+def with_runs(value: Any, renamed: Mapping[str, str]) -> Any:
+    """`init_from` as a config has it, its runs under other names."""
+    if isinstance(value, Mapping):
+        return {network: with_runs(source, renamed) for network, source in value.items()}
+    if not isinstance(value, str) or not value.startswith(RUN):
+        return value
+    run = value.removeprefix(RUN)
+    return RUN + renamed.get(run, run)

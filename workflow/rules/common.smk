@@ -10,7 +10,10 @@ from hepipe.errors import ConfigError, HepipeError
 from hepipe.metrics.catalog import check_primary
 from hepipe.models.catalog import check_run, check_targets
 from hepipe.specs.imports import FILES as IMPORT_FILES
+from hepipe.specs.start import in_words
 from hepipe.specs.training import protocol_in_words
+from hepipe.specs.twice import refuse_twice
+from hepipe.weights.start import split_group, start_files
 from hepipe.weights.store import named_file
 
 
@@ -29,6 +32,8 @@ def markers(config, name):
 
 try:
     check_folder(Path("results"))
+    for _file in workflow.configfiles:
+        refuse_twice(Path(_file))
     CONFIG = load_config(config)
     for _run in CONFIG.runs:
         check_run(CONFIG, _run)
@@ -302,8 +307,8 @@ def case_list(wildcards):
 
 
 def run_spec(wildcards):
-    """One training run as JSON, with the role folder of its weights."""
-    return CONFIG.runs[wildcards.run].model_dump_json()
+    """One training run as JSON; another test set trains nothing again."""
+    return CONFIG.runs[wildcards.run].model_dump_json(exclude={"test_on"})
 
 
 def run_dataset(wildcards, file):
@@ -332,13 +337,37 @@ def run_card(wildcards):
 
 
 def run_parts(wildcards):
-    """Finished models that a run builds on."""
+    """Finished models that a run builds on, and what it starts from."""
     parts = CONFIG.runs[wildcards.run].parts.values()
-    return [
+    models = [
         f"results/runs/{part}/model.safetensors"
         for part in parts
         if part in CONFIG.runs
     ]
+    return models + [
+        str(split_group(file)[0]) for file in run_start(wildcards).values()
+    ]
+
+
+def run_start(wildcards):
+    """What a run starts from: the file of each network, or of all."""
+    init_from = CONFIG.runs[wildcards.run].init_from
+    return start_files(init_from, runs=Path("results/runs"))
+
+
+def given_start(wildcards):
+    """The files among them that no run of this config makes: the record holds their hashes."""
+    found = start_files(CONFIG.runs[wildcards.run].init_from)
+    return [str(split_group(file)[0]) for file in found.values()]
+
+
+def start_option(wildcards):
+    """Those files as an option."""
+    return (
+        f"--init-from {shlex.quote(in_words(run_start(wildcards)))}"
+        if CONFIG.runs[wildcards.run].init_from
+        else ""
+    )
 
 
 def part_options(wildcards):
@@ -354,6 +383,11 @@ def part_options(wildcards):
 def run_threads(wildcards):
     """The threads that the run's protocol names."""
     return CONFIG.runs[wildcards.run].training.threads
+
+
+def train_threads(wildcards):
+    """Those threads for each process of a training."""
+    return run_threads(wildcards) * max(train_gpus(wildcards), 1)
 
 
 def train_gpus(wildcards):

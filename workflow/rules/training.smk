@@ -1,5 +1,7 @@
 rule resolve_run:
     """Complete a run's configuration, so that no GPU hour is spent on a bad option."""
+    input:
+        start=given_start,
     output:
         "results/runs/{run}/config.json",
     log:
@@ -32,13 +34,15 @@ rule train:
         "results/benchmarks/train/{run}.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: run_threads
+    threads: train_threads
     resources:
         mem_mb=16000,
         gpu=train_gpus,
     params:
         launcher=train_launcher,
         parts=part_options,
+        start=start_option,
     shell:
         "{params.launcher} train --config {input.config} --index {input.index} --card {input.card} {params.parts}"
+        " {params.start}"
         " --model {output.model} --history {output.history} > {log} 2>&1"
