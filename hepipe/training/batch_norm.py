@@ -93,13 +93,12 @@ _OVER_RANKS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def join_batch_norms(method: Method) -> list[str]:
+def join_batch_norms(method: nn.Module) -> list[str]:
     """Let every batch norm take its statistics over all processes, in place; gives their names.
 
     The modules stay the same objects, so that names of tensors, averages and optimizers stay as they are. Parts that
     never train are left alone.
     """
-    assert isinstance(method, nn.Module)
     joined = []
     for name, module in method.named_modules():
         if type(module) in _OVER_RANKS:

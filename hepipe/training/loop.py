@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hepipe.dataset.batch import Batch
@@ -203,6 +203,7 @@ def train_method(
     method.to(device)
     method.train()
     if spec.sync_batch_norm:
+        assert isinstance(method, nn.Module), type(method)
         join_batch_norms(method)
     if isinstance(method, Fits):
         return _fit(method, sampler, spec=spec, device=device, watch=watch, samples=samples)
