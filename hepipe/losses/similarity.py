@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -33,16 +34,17 @@ def ssim(
     """
     channels = a.shape[1]
     with full_precision(a):
-        line = gaussian_line(side, sigma).to(a.device).expand(channels, 1, 1, side)
-
-        def mean(x: Tensor) -> Tensor:
-            return F.conv2d(F.conv2d(x, line, groups=channels), line.transpose(2, 3), groups=channels)
+        line = gaussian_line(side, sigma).to(a.device).expand(4 * channels, 1, 1, side)
 
         a, b = a.float(), b.float()
-        mean_a, mean_b = mean(a), mean(b)
-        variance_a, variance_b = mean(a * a) - mean_a.square(), mean(b * b) - mean_b.square()
-        covariance = mean(a * b) - mean_a * mean_b
+        # All windows' means in one pass: half the time of one after the other on a CPU. Of the variances, only
+        # their sum is needed.
+        moments = torch.cat([a, b, a * a + b * b, a * b], 1)
+        moments = F.conv2d(moments, line, groups=4 * channels)
+        moments = F.conv2d(moments, line.transpose(2, 3), groups=4 * channels)
+        mean_a, mean_b, mean_squares, mean_ab = moments.chunk(4, 1)
+        product, squares = mean_a * mean_b, mean_a.square() + mean_b.square()
         c1, c2 = (k1 * value_range) ** 2, (k2 * value_range) ** 2
-        luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
-        structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+        luminance = (2 * product + c1) / (squares + c1)
+        structure = (2 * (mean_ab - product) + c2) / (mean_squares - squares + c2)
         return (luminance * structure).mean((1, 2, 3))

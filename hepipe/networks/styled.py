@@ -74,7 +74,9 @@ class SimAM(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         distance = (x - x.mean((2, 3), keepdim=True)).square()
-        variance = distance.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3] - 1)
+        places = x.shape[2] * x.shape[3]
+        # By the mean, as the sum over a large tile leaves the range of half precision.
+        variance = distance.mean((2, 3), keepdim=True) * (places / (places - 1))
         return x * torch.sigmoid(distance / (4 * (variance + 1e-4)) + 0.5)
 
 
