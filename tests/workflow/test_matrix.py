@@ -51,15 +51,20 @@ def test_a_run_on_two_splits_is_predicted_on_both(folder):
 
 
 def test_several_gpus_are_a_process_each_and_one_for_predictions(folder):
-    shown = folder.snakemake("-n", "-p", config=having(training={"device": "cuda", "gpus": 2, "threads": 3})).stdout
+    shown = folder.snakemake(
+        "-n", "-p", "--resources", "gpu=4", config=having(training={"device": "cuda", "gpus": 2, "threads": 3})
+    ).stdout
     assert shown.count("Shell command: hepipe_on 2 train --config") == 4
-    jobs = {name: re.findall(rf"^rule {name}:.*?(?=^\[)", shown, re.MULTILINE | re.DOTALL) for name in ("train",)}
-    assert all("gpu=2" in job for job in jobs["train"])
-    predictions = re.findall(r"^rule predict_tiles:.*?(?=^\[)", shown, re.MULTILINE | re.DOTALL)
-    assert len(predictions) == 8
-    assert all("gpu=1" in job for job in predictions)
-    one = folder.snakemake("-n", "-p", config=having(training={"device": "cuda"})).stdout
-    assert one.count("Shell command: hepipe train --config") == 4
+    for rule, count, gpus in (("train", 4, 2), ("predict_tiles", 8, 1)):
+        jobs = re.findall(rf"^rule {rule}:.*?(?=^\[)", shown, re.MULTILINE | re.DOTALL)
+        assert len(jobs) == count
+        assert all(f"gpu={gpus}" in job for job in jobs)
+
+
+def test_one_gpu_needs_no_torchrun_and_is_shared_by_turns(folder):
+    shown = folder.snakemake("-n", "-p", config=having(training={"device": "cuda"})).stdout
+    assert shown.count("Shell command: hepipe train --config") == 4
+    assert shown.count("gpu=1") == 4 + 8
 
 
 @pytest.mark.parametrize(
