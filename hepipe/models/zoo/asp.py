@@ -125,10 +125,11 @@ class Asp(nn.Module):
         virtual = Forward(self.generator, batch.he, again=self.config.recompute)
         yield self.discriminator_turn(virtual.values, batch.ihc)
 
+        output = virtual.with_graph()
         identity = self.generator(batch.ihc) if self.config.identity_nce else None
         # Shared, so that the pieces of a batch and its processes contrast the same places.
         draws = shared_generator(at, use="places")
-        yield self.generator_turn(batch, virtual.with_graph(), identity, trust=self.trust(at), draws=draws)
+        yield self.generator_turn(batch, output, identity, trust=self.trust(at), draws=draws)
 
     def trust(self, at: Progress) -> float:
         """The share of equal weight at this epoch."""

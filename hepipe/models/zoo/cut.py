@@ -117,8 +117,9 @@ class Cut(nn.Module):
         virtual = Forward(self.generator, he, again=self.config.recompute)
         yield self.discriminator_turn(virtual.values, batch.ihc)
 
+        output = virtual.with_graph()
         identity = self.generator(ihc) if self.config.identity_nce else None
-        yield self.generator_turn(batch, virtual.with_graph(), identity, flipped=flipped, draws=draws)
+        yield self.generator_turn(batch, output, identity, flipped=flipped, draws=draws)
 
     def discriminator_turn(self, virtual: Float[Tensor, "b 3 h w"], ihc: Float[Tensor, "b 3 h w"]) -> Turn:
         """Virtual against real IHC."""
