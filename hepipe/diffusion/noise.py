@@ -130,6 +130,16 @@ def make_schedule(betas: Float64[Tensor, " n"], times: Sequence[int] | None = No
     )
 
 
+def times_even_in_snr(schedule: NoiseSchedule, n: int) -> list[int]:
+    """Times of a complete schedule, both ends included, evenly spread over the logarithm of signal to noise.
+
+    What a solver of high order wants; fewer than `n` where the schedule has no time in between.
+    """
+    log_snr = (schedule.signal / (1 - schedule.signal)).log()
+    wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), n, dtype=torch.float64)
+    return sorted({int((log_snr - one).abs().argmin()) for one in wanted})
+
+
 def look_up(table: Float64[Tensor, " n"], i: Int[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
     """An entry for each picture, float32, shaped to multiply it."""
     return table[i].float().view(-1, *[1] * (like.ndim - 1))

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.optim import Adam, AdamW, Optimizer
 
 from hepipe.dataset.batch import Batch
@@ -72,6 +73,9 @@ class Config(Spec):
     )
     clip: bool = Field(True, description="Clamp the predicted IHC on the way; the stain is in [-1, 1] anyway.")
 
+    patch_px: int = Field(
+        1, gt=0, description="Side of the squares that the network sees as one place; above 1 cheaper and coarser."
+    )
     width: int = Field(128, gt=0, description="Channels that the multipliers multiply.")
     multipliers: tuple[float, ...] = Field(
         (1.0, 1.0, 2.0, 2.0, 4.0, 4.0), description="A level each, the first at full side."
@@ -165,8 +169,8 @@ class Bbdm(nn.Module):
         super().__init__()
         self.config = config
         self.network = AdmUnet(
-            inputs=6 if config.condition == "concat" else 3,
-            outputs=3,
+            inputs=(6 if config.condition == "concat" else 3) * config.patch_px**2,
+            outputs=3 * config.patch_px**2,
             width=config.width,
             multipliers=config.multipliers,
             blocks=config.blocks,
@@ -241,7 +245,9 @@ class Bbdm(nn.Module):
         return missed.abs().mean() if self.config.loss == "l1" else (missed**2).mean()
 
     def _ask(self, network: nn.Module, he: Tensor, state: Tensor, t: Tensor) -> Tensor:
-        return network(torch.cat([state, he], 1) if self.config.condition == "concat" else state, t)
+        seen = torch.cat([state, he], 1) if self.config.condition == "concat" else state
+        side = self.config.patch_px
+        return pixel_shuffle(network(pixel_unshuffle(seen, side), t), side)
 
     @torch.no_grad()
     def stain(
