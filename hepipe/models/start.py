@@ -88,7 +88,9 @@ def read_start(run: ResolvedRun, files: Mapping[str, str]) -> Start:
         else:
             name, tensors, of_group = _of_released(run, module, config, path, key, group)
             said = {"kind": "released", "group": of_group}
-            start.lines.append(f"starts with the {name} of {path.name}" + (f", {of_group}" if of_group else ""))
+            # By its hash: a file's name is nobody else's business.
+            held = f"{of_group} of a checkpoint" if of_group else "a checkpoint"
+            start.lines.append(f"the {name} starts from {held} of its authors' form, SHA-256 {sha256[:12]}")
         if name in start.told:
             raise WeightsError(f"init_from: {path.name} holds the {name}, which another file is given for already")
         refuse_unusable(tensors, what=path.name)

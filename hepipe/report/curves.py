@@ -42,6 +42,8 @@ def _curves(run: RunView) -> Html:
         about["steps"] = _length(run, record)
         about["checkpoint"] = "the last" if select == "last" else f"best {select} on the validation tiles"
         about["seed"] = record.seed
+        if run.notes:
+            about["start"] = "; ".join(run.notes)
     content: Content = (
         tag("div", *charts, class_="charts") if charts else missing("Nothing to train, or no history yet.")
     )

@@ -86,6 +86,11 @@ class RunView:
     made: Provenance | None = None
     """Of its training: budget, code, data set; None until it has trained."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What it says of its start: from which weights, and what began untrained though it might not have."""
+        return [] if self.made is None else [str(note) for note in self.made.told.get("notes", ())]
+
 
 @dataclass(frozen=True)
 class TestSet:
@@ -173,6 +178,7 @@ def gather(results: Path, spec: ReportSpec) -> Gathered:
             for split in splits:
                 sets.setdefault((dataset_name, split), []).append(name)
     records = {run.name: run.record for run in found.runs}
+    notes = {run.name: run.notes for run in found.runs}
     for (dataset_name, split), names in sets.items():
         scores: dict[str, RunScores] = {}
         left_out: dict[str, str] = {}
@@ -197,6 +203,7 @@ def gather(results: Path, spec: ReportSpec) -> Gathered:
             own = [CHOSEN] if _is_chosen(records[name], dataset_name, split) or shared.n_chosen else []
             own += [f"outside the protocol: {key} {values}" for key, values in outside.items()]
             own += [shared.line()] if shared.n_trained else []
+            own += notes[name]
             marks |= {name: tuple(own)} if own else {}
             unranked |= {name} if outside or shared.n_trained else set()
         found.tests.append(TestSet(dataset_name, split, scores, left_out, marks=marks, unranked=frozenset(unranked)))

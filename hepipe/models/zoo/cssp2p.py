@@ -9,7 +9,6 @@ export JPEG to match the published tables). Rates fall per epoch as published, w
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from hepipe.dataset.batch import Batch
-from hepipe.errors import HepipeWarning
 from hepipe.losses.adversarial import vanilla_fake, vanilla_real
 from hepipe.losses.css import css, css_loss, shared_range
 from hepipe.losses.pyramid import pooled_l1, weighted_mean
@@ -61,7 +59,7 @@ class Config(Spec):
     width: int = Field(64, gt=0, description="Channels of the encoder's stem.")
     judge_width: int = Field(64, gt=0, description="Channels of the discriminator's first layer.")
     judge_layers: int = Field(4, gt=0)
-    pretrained: bool = Field(True, description="Start the encoder from the part `encoder`, said aloud when absent.")
+    pretrained: bool = Field(True, description="Start the encoder from the part `encoder`; a run says if it is absent.")
     scale_weights: tuple[float, ...] = Field(
         (1.0, 1.0, 1.0, 1.0), min_length=1, description="Of L1 at each scale; a weighted mean."
     )
@@ -127,7 +125,6 @@ class Cssp2p(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.encoder_given = False
         self.generator = ResUnetGenerator(config.backbone, width=config.width)
         self.discriminator = PatchDiscriminator(
             inputs=3 if config.objective == "bce" else 6,
@@ -153,12 +150,6 @@ class Cssp2p(nn.Module):
         return {}
 
     def turns(self, batch: Batch, at: Progress) -> Iterator[Turn]:
-        if at.step == 0 and self.config.pretrained and not self.encoder_given:
-            warnings.warn(
-                "cssp2p trains its encoder from scratch: no weights of role resnet50 were given as part `encoder`",
-                HepipeWarning,
-                stacklevel=2,
-            )
         he, ihc = imagenet_from_unit(unit_from_signed(batch.he)), unit_from_signed(batch.ihc)
         virtual = Forward(self.generator, he, again=self.config.recompute)
         yield self.discriminator_turn(virtual.values, ihc, he)
@@ -256,5 +247,4 @@ def build(config: Config, parts: Mapping[str, Part]) -> Method:
     method = Cssp2p(config)
     if "encoder" in parts and config.pretrained:
         method.generator.encoder.load_common(parts["encoder"].state, source="part encoder")
-        method.encoder_given = True
     return method

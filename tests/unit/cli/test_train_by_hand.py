@@ -163,7 +163,7 @@ def test_an_authors_checkpoint_starts_the_networks_that_it_holds(data, tmp_path)
     judge = {f"module.{name}": value for name, value in method.discriminator.state_dict().items()}
     torch.save({"netD": judge, "epoch": 3}, tmp_path / "judge.pth")
     said = trained(data, tmp_path / "run", "--init-from", tmp_path / "judge.pth", "--set", "lr=1e-30")
-    assert "starts with the discriminator of judge.pth, netD" in said
+    assert "the discriminator starts from netD of a checkpoint of its authors' form, SHA-256 " in said
     assert "untrained at the start: generator" in said
     state = load_file(tmp_path / "run/model.safetensors")
     assert torch.equal(state["discriminator.model.0.weight"], method.discriminator.state_dict()["model.0.weight"])

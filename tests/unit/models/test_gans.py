@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hepipe.dataset.batch import Batch
-from hepipe.errors import HepipeWarning, WeightsError
+from hepipe.errors import WeightsError
 from hepipe.models.method import Part, Progress
 from hepipe.models.schedules import linear_decay, share_epochs
 from hepipe.models.zoo import cssp2p, pyramid_pix2pix
@@ -102,18 +102,12 @@ def part(width: int) -> Part:
     return Part({name: torch.full_like(value, 0.5) for name, value in encoder.state_dict().items()}, {}, "")
 
 
-def test_cssp2p_starts_from_given_encoder_weights_in_silence(batch: Batch) -> None:
+def test_cssp2p_starts_from_given_encoder_weights(batch: Batch) -> None:
     config = cssp2p.Config(judge_width=4, judge_layers=2)
     method = cssp2p.build(config, {"encoder": part(64)})
     assert isinstance(method, cssp2p.Cssp2p)
     assert bool((method.generator.encoder.conv1.weight == 0.5).all())
     next(method.turns(batch, AT))
-
-
-def test_cssp2p_says_aloud_that_it_trains_from_scratch(batch: Batch) -> None:
-    method = cssp2p.build(cssp2p.PRESETS["tiny"].model_copy(update={"pretrained": True}), {})
-    with pytest.warns(HepipeWarning, match="trains its encoder from scratch: no weights of role resnet50"):
-        next(method.turns(batch, AT))
 
 
 def test_cssp2p_refuses_pretrained_weights_of_another_encoder() -> None:

@@ -14,7 +14,7 @@ from hepipe.report.gather import RunScores, gather
 from hepipe.report.page import write_report
 from hepipe.report.spec import ReportSpec
 from hepipe.specs.training import EvaluationSpec, TrainingSpec, protocol_in_words
-from hepipe.stores.tables import SCORES, read_provenance, read_table, write_table
+from hepipe.stores.tables import HISTORY, SCORES, read_provenance, read_table, write_table
 
 MET = Shared(n_tiles=40, trained={"pixels": 12})
 
@@ -96,3 +96,14 @@ def test_marks_of_folds_are_those_of_the_run_that_joins_them():
     joined = with_folds_joined(test, {name: record(name, n) for n, name in enumerate(own)}, 3)
     assert joined.marks == {"cut": ("outside the protocol: crop_px 64, protocol 128",)}
     assert joined.unranked == {"cut"}
+
+
+def test_what_a_run_started_from_stands_with_it_and_beside_its_scores(results, cohort, written):
+    results.dataset("d", cohort).run("scratch", "d").run("other", "d")
+    path = results.folder / "runs/scratch/history.parquet"
+    note = "encoder is trained from scratch: no weights of role resnet50"
+    made = read_provenance(path).model_copy(update={"told": {"notes": [note]}})
+    write_table(read_table(path, HISTORY), path, HISTORY, made)
+    page, rows = written(results)
+    assert page.count(note) >= 2
+    assert {row["run"] for row in rows if note in row["marks"]} == {"scratch"}
