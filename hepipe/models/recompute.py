@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,29 +17,38 @@ class Forward:
     Kept: one pass, whose graph lives through the turns between. Again: a pass without a graph now and the same one
     with a graph later, drawing the same random numbers from the same buffers, so that running statistics and spectral
     norms move once and the result is the same. The weights must not step in between.
+
+    Attributes:
+        values: The output without a graph: a tensor, or a named tuple of tensors and None.
     """
 
     def __init__(self, network: nn.Module, tiles: Float[Tensor, "b c h w"], *, again: bool) -> None:
         self._network, self._tiles = network, tiles
-        self._output: Tensor | None = None
+        self._output: Any = None
+        self.values: Any
         if again:
             self._buffers = {name: value.clone() for name, value in network.named_buffers()}
             self._random = _random_state(tiles.device)
             with torch.no_grad():
-                self.values: Float[Tensor, "b d h w"] = network(tiles)
+                self.values = network(tiles)
         else:
-            output: Tensor = network(tiles)
-            self._output, self.values = output, output.detach()
+            self._output = network(tiles)
+            self.values = _without_graph(self._output)
 
-    def with_graph(self) -> Float[Tensor, "b d h w"]:
+    def with_graph(self) -> Any:
         """The output, through which gradients flow to the network."""
         if self._output is not None:
             return self._output
         devices = [self._tiles.device] if self._tiles.is_cuda else []
         with torch.random.fork_rng(devices=devices), _buffers_as(self._network, self._buffers):
             _set_random_state(self._random, self._tiles.device)
-            output: Tensor = self._network(self._tiles)
-        return output
+            return self._network(self._tiles)
+
+
+def _without_graph(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.detach()
+    return type(output)(*(None if one is None else one.detach() for one in output))
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -31,6 +31,7 @@ from hepipe.losses.pixel import PIXEL, Pixel, shrunk
 from hepipe.losses.similarity import ssim
 from hepipe.models.draws import draw_uniform, tile_generators
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.models.recompute import Forward
 from hepipe.models.schedules import warmup_cosine
 from hepipe.models.staining import in_mode, mean_of_versions, whole_levels_down
 from hepipe.networks.blocks import init_normal
@@ -103,6 +104,9 @@ class Config(Spec):
     average_decay: float = Field(0.99, ge=0, lt=1)
     average_after: int = Field(100, ge=0, description="Steps after which averaging sets in; until then it copies.")
     tta: bool = Field(False, description="Stain seven flips and turns and average; blurs, raises PSNR and SSIM.")
+    recompute: bool = Field(
+        False, description="Run the generator again in its turn, not keep its graph over the others': less memory."
+    )
     truncate: bool = Field(False, description="As released: output cut to whole 8-bit levels downwards, not rounded.")
 
     @model_validator(mode="after")
@@ -235,12 +239,12 @@ class Bcistainer(nn.Module):
 
     def turns(self, batch: Batch, at: Progress) -> Iterator[Turn]:
         self._check(batch)
-        outputs = self.generator(batch.he)
+        forward = Forward(self.generator, batch.he, again=self.config.recompute)
         learning = self._epoch(at) < self.config.comparator_epochs
         if self.comparator is not None and learning:
             yield self.comparator_turn(batch)
-        yield self.discriminator_turn(batch, outputs.ihc, at)
-        yield self.generator_turn(batch, outputs, at, compare=not learning)
+        yield self.discriminator_turn(batch, forward.values.ihc, at)
+        yield self.generator_turn(batch, forward.with_graph(), at, compare=not learning)
 
     def comparator_turn(self, batch: Batch) -> Turn:
         """The level of real IHC."""

@@ -105,6 +105,19 @@ def test_levels_without_scores_are_an_error_that_names_a_preset(batch: Batch) ->
         next(tiny().turns(dataclasses.replace(batch, extras={}), EARLY))
 
 
+def test_running_the_generator_again_changes_no_loss_and_no_gradient(batch: Batch) -> None:
+    losses, gradients, statistics = [], [], []
+    for again in (False, True):
+        method = tiny(recompute=again)
+        torch.manual_seed(3)
+        *_, last = method.turns(batch, LATE)
+        losses.append(last.loss.detach())
+        gradients.append(torch.autograd.grad(last.loss, method.generator.inconv.conv[1].weight)[0])
+        statistics.append(method.generator.inconv.conv[2].running_mean)
+    for pair in (losses, gradients, statistics):
+        torch.testing.assert_close(*pair, rtol=1e-6, atol=1e-8)
+
+
 def test_the_rate_starts_at_zero_is_full_after_a_third_and_ends_near_zero() -> None:
     method = tiny()
     rates = [method.rate("generator", Progress(step, 300, 2)) for step in range(300)]
