@@ -32,6 +32,7 @@ def score(
     import torch
 
     from hepipe.dataset.shared import shared_tiles
+    from hepipe.errors import ConfigError
     from hepipe.evaluation.features import networks
     from hepipe.evaluation.pairs import PairedTiles
     from hepipe.evaluation.score import score_run
@@ -48,6 +49,8 @@ def score(
     run = read_resolved(config)
     evaluation = EvaluationSpec.model_validate_json(spec)
     check_primary(evaluation.primary)
+    if (dataset, split) == (run.dataset, "train"):
+        raise ConfigError(f"--split train: run {run.name} trains on these tiles of {dataset}; val or test expected")
     pairs = PairedTiles(index, split, virtual)
     at_hand = networks()
     rows = score_run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from hepipe.errors import WeightsError
 from hepipe.metrics.backbones import EfficientNetLite0, hash_distance, perceptual_distance
 from hepipe.metrics.catalog import METRICS
+from hepipe.metrics.lpips import ROLES, Lpips
 from hepipe.weights.store import find, load, state
 
 Tiles = Sequence[UInt8[np.ndarray, "h w 3"]]
@@ -70,11 +71,18 @@ class Networks:
         stand_in: None when its weights are missing.
         missing: Weights role to the status of the metrics that need it, for every role without a network.
         hashes: Weights role to the SHA-256 of the file that was used.
+        lpips: Metric to its network, as far as backbone and heads are there.
     """
 
     stand_in: StandIn | None
     missing: Mapping[str, str]
     hashes: Mapping[str, str]
+    lpips: Mapping[str, Lpips] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def perceptual(self, fake: Tiles, real: Tiles) -> dict[str, list[float]]:
+        """LPIPS of each pair, by metric."""
+        return {name: one.of_pictures(_stacked(fake), _stacked(real)).tolist() for name, one in self.lpips.items()}
 
 
 def networks(folder: Path | None = None) -> Networks:
@@ -88,6 +96,8 @@ def networks(folder: Path | None = None) -> Networks:
     """
     missing, hashes = {}, {}
     stand_in = None
+    lpips: dict[str, Lpips] = {}
+    heads = {features: (backbone, role) for backbone, (features, role) in ROLES.items()}
     for role in sorted({metric.weights for metric in METRICS.values() if metric.weights is not None}):
         found = state(role, folder=folder)
         if found.state == "missing":
@@ -95,10 +105,19 @@ def networks(folder: Path | None = None) -> Networks:
         elif role == "standin":
             stand_in = StandIn(load(role, folder=folder))
             hashes[role] = found.sha256
+        elif role in heads:
+            backbone, head = heads[role]
+            with_heads = state(head, folder=folder)
+            if with_heads.state == "missing":
+                missing[role] = f"not computed: weights missing ({head})"
+                continue
+            loaded = (load(one, folder=folder) for one in (role, head))
+            lpips[f"lpips_{backbone}"] = Lpips(backbone, features=next(loaded), heads=next(loaded))
+            hashes |= {role: found.sha256, head: with_heads.sha256}
         else:
             find(role, folder=folder)
             missing[role] = f"not computed: no network for these weights yet ({role})"
-    return Networks(stand_in, missing, hashes)
+    return Networks(stand_in, missing, hashes, lpips)
 
 
 def _stacked(tiles: Tiles) -> UInt8[Tensor, "b 3 h w"]:

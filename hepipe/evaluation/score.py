@@ -127,12 +127,14 @@ def score_run(
     for batch in _batches(pairs, spec.batch_size):
         stand_in = networks.stand_in
         features = None if stand_in is None else stand_in([p.fake for p in batch], [p.real for p in batch])
+        perceptual = networks.perceptual([p.fake for p in batch], [p.real for p in batch])
         for place, pair in enumerate(batch):
             scores = score_tile(pair, spec.dab_thresholds_od)
             values, reasons = dict(scores.values), dict(scores.reasons)
             if features is not None:
                 values["pd_effnetlite0"] = features.perceptual[place]
                 values["phv_effnetlite0"] = features.hashed[place]
+            values |= {name: distances[place] for name, distances in perceptual.items()}
             for metric in of_level("tile"):
                 if metric.name not in values:
                     reasons[metric.name] = networks.missing[metric.weights or ""]

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from hepipe.errors import WeightsError
 from hepipe.evaluation import features, score
 from hepipe.evaluation.pairs import TilePair
+from hepipe.metrics import lpips
 from hepipe.metrics.backbones import EfficientNetLite0
 from hepipe.metrics.catalog import METRICS, of_level
 from hepipe.specs.training import EvaluationSpec
@@ -155,3 +157,34 @@ def test_an_empty_weights_folder_names_every_role(tmp_path):
     found = features.networks(tmp_path)
     assert found.missing["fid-inception"] == "not computed: weights missing (fid-inception)"
     assert found.missing.keys() | found.hashes.keys() == {m.weights for m in METRICS.values() if m.weights}
+
+
+def test_lpips_fills_its_column_where_backbone_and_heads_are_there_and_is_the_same_in_any_batch():
+    torch.manual_seed(0)
+    backbone = {f"features.{name}": value for name, value in lpips.alexnet_layers().state_dict().items()}
+    heads = {f"lin{n}.model.1.weight": torch.rand(1, w, 1, 1) for n, w in enumerate((64, 192, 384, 256, 256))}
+    network = lpips.Lpips("alex", features=backbone, heads=heads)
+    missing = {role: reason for role, reason in NOTHING.missing.items() if role != "alexnet"}
+    at_hand = features.Networks(None, missing, {"alexnet": "0", "lpips-alex": "0"}, {"lpips_alex": network})
+    few, many = (
+        score.score_run(
+            pairs(n=3), run="r", dataset="d", split="test", spec=EvaluationSpec(batch_size=size), networks=at_hand
+        )
+        for size in (1, 3)
+    )
+    found = [[row["value"] for row in rows if row["metric"] == "lpips_alex"] for rows in (few, many)]
+    assert len(found[0]) == 3
+    assert all(value > 0 for value in found[0])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert {row["status"] for row in few if row["metric"] == "lpips_vgg"} == {"not computed: weights missing (vgg16)"}
+
+
+def test_a_backbone_without_its_heads_says_which_file_is_missing(tmp_path, monkeypatch):
+    asked = features.state
+
+    def without_heads(role, *, folder=None):
+        found = asked(role, folder=folder)
+        return dataclasses.replace(found, state="ok") if role == "alexnet" else found
+
+    monkeypatch.setattr(features, "state", without_heads)
+    assert features.networks(tmp_path).missing["alexnet"] == "not computed: weights missing (lpips-alex)"
