@@ -89,6 +89,12 @@ def test_staining_a_tile_takes_one_pass_of_the_generator(model):
     assert staining_gmac(method, 128) == forward_gmac(networks(method)["generator"], (1, 3, 128, 128)) > 0
 
 
+def test_every_pass_of_a_sampler_counts_though_equal_ones_run_once():
+    few, many = (staining_gmac(on_meta("bbdm", "tiny", steps=steps), 64) for steps in (3, 12))
+    assert many == pytest.approx(4 * few)
+    assert few > 0
+
+
 def test_the_copy_that_an_average_keeps_is_no_network_of_its_own():
     method = on_meta("pix2pix", "tiny")
     before = parameters(method)
