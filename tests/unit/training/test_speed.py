@@ -17,10 +17,9 @@ from hepipe.models.method import Average, Frozen, Progress
 from hepipe.models.resolved import resolve_run, zoo_module
 from hepipe.specs.training import RunSpec, TrainingSpec
 from hepipe.training.loop import iterate, make_players
-from hepipe.training.speed import check_compiler, compilable, in_eager, speed_up
+from hepipe.training.speed import check_compiler, compilable, in_eager, lay_channels_last, speed_up
 
 CPU = torch.device("cpu")
-LAST = TrainingSpec(channels_last=True)
 # These make their networks' inputs single precision themselves.
 DTYPES = {"bbdm": torch.float32, "cssp2p": torch.float32}
 
@@ -42,7 +41,7 @@ def make_batch(model, n_tiles, side=64):
     return Batch(names, he, ihc, ("HER2",) * n_tiles, {need: extras[need] for need in needs})
 
 
-def run(model, n_tiles, spec):
+def run(model, n_tiles, *, last):
     """Terms of two iterations and what is then stained, in double precision where the model can.
 
     Without dropout, which draws in the order that the values lie in.
@@ -54,7 +53,8 @@ def run(model, n_tiles, spec):
         config = config.model_copy(update={"dropout": 0.0})
     method = module.build(config, {}).to(DTYPES.get(model, torch.float64)).train()
     names = list(method.state_dict())
-    speed_up(method, spec, device=CPU, where="training")
+    if last:
+        lay_channels_last(method)
     assert list(method.state_dict()) == names
     players = make_players(method, precision="fp32", device=CPU)
     batch, terms = make_batch(model, n_tiles), []
@@ -69,8 +69,8 @@ def run(model, n_tiles, spec):
 @pytest.mark.parametrize("model", TRAINED)
 def test_channels_last_changes_no_loss_and_no_picture(model):
     n_tiles = 1  # where torch 2.13 takes a wrong gradient of instance norm
-    terms, virtual, _ = run(model, n_tiles, TrainingSpec())
-    other_terms, other_virtual, method = run(model, n_tiles, LAST)
+    terms, virtual, _ = run(model, n_tiles, last=False)
+    other_terms, other_virtual, method = run(model, n_tiles, last=True)
     maps = [p for p in method.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
     assert maps or model == "pixel_map"
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in maps)
@@ -139,6 +139,11 @@ def test_a_compiler_that_does_not_work_is_told_at_the_start(monkeypatch):
         check_compiler(CPU, where="runs.a.training")
     with pytest.raises(ConfigError, match="or set compile: none"):
         speed_up(Penalised(), TrainingSpec(compile="default"), device=CPU, where="runs.a.training")
+
+
+def test_channels_last_on_a_cpu_is_refused_since_torch_may_crash():
+    with pytest.raises(ConfigError, match=r"runs\.a\.training\.channels_last: on a CPU .* set channels_last: false"):
+        speed_up(Penalised(), TrainingSpec(channels_last=True), device=CPU, where="runs.a.training")
 
 
 def test_what_changes_the_last_digits_is_in_the_digest_of_a_run():
@@ -229,7 +234,7 @@ def run(spec):
     return terms
 
 plain = run(TrainingSpec())
-compiled = run(TrainingSpec(compile="default", channels_last=True))
+compiled = run(TrainingSpec(compile="default"))
 import torch._dynamo
 from torch._dynamo.utils import counters
 stops = torch._dynamo.config.fail_on_recompile_limit_hit
