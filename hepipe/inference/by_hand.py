@@ -211,7 +211,7 @@ def crop_for(entry: Entry, preset: str, sides_px: tuple[int, int], *, wanted_px:
     )
 
 
-def padded(picture: Rgb, least_px: int) -> Rgb:
+def padded(picture: Rgb, least_px: int) -> UInt8[np.ndarray, "h2 w2 3"]:
     """A picture mirrored at its lower and right edges until both sides have so many px."""
     height, width = picture.shape[:2]
     missing = ((0, max(0, least_px - height)), (0, max(0, least_px - width)), (0, 0))
