@@ -168,11 +168,7 @@ class AdmUnet(nn.Module):
         recompute_levels: int = 0,
     ) -> None:
         super().__init__()
-        if any(width * multiplier % 1 for multiplier in multipliers):
-            raise ValueError(f"multipliers {tuple(multipliers)} do not give whole channels at width {width}")
-        factors = {2**level for level in range(len(multipliers))}
-        if not factors >= {*attention_factors}:
-            raise ValueError(f"attention_factors {tuple(attention_factors)}: the levels have {sorted(factors)}")
+        check_levels(width, multipliers, attention_factors)
         widths = [int(width * multiplier) for multiplier in multipliers]
         embedded, deepest = 4 * width, len(widths) - 1
         self.width, self.time_scale, self.recompute_levels = width, time_scale, recompute_levels
@@ -253,6 +249,19 @@ class AdmUnet(nn.Module):
             output: Tensor = checkpoint(stage, x, time, use_reentrant=False)
             return output
         return stage(x, time)
+
+
+def check_levels(width: int, multipliers: Sequence[int | float], attention_factors: Sequence[int]) -> None:
+    """Whether a network can have these levels.
+
+    Raises:
+        ValueError: Broken channels, or attention at a factor without a level.
+    """
+    if not multipliers or any(width * multiplier < 1 or width * multiplier % 1 for multiplier in multipliers):
+        raise ValueError(f"multipliers {tuple(multipliers)} do not give whole channels at width {width}")
+    factors = {2**level for level in range(len(multipliers))}
+    if not factors >= {*attention_factors}:
+        raise ValueError(f"attention_factors {tuple(attention_factors)}: the levels have {sorted(factors)}")
 
 
 @torch.no_grad()

@@ -37,14 +37,14 @@ from hepipe.models.draws import draw_normal, draw_whole, tile_generators
 from hepipe.models.method import Average, Method, Part, Progress, Turn
 from hepipe.models.plateau import Plateau
 from hepipe.models.ranks import mean_over_ranks
-from hepipe.networks.adm import AdmUnet, adm_state, init_as_released
+from hepipe.networks.adm import AdmUnet, adm_state, check_levels, init_as_released
 from hepipe.networks.released import without_prefix
 from hepipe.specs.base import Spec
 
 PAIRING = "paired"
 NEEDS: dict[str, tuple[str, ...]] = {"*": ()}
 PARTS: dict[str, dict[str, str]] = {"*": {}}
-SIZE = {"*": {"multiple": 32}, "released": {"multiple": 4}, "small": {"multiple": 8}, "tiny": {"multiple": 2}}
+SIZE = {"*": {"multiple": 32}, "released": {"multiple": 4}, "small": {"multiple": 16}, "tiny": {"multiple": 2}}
 STREAMS: dict[str, tuple[str, int]] = {}
 PUBLISHED: dict[str, dict[str, int | None]] = {
     "*": {"epochs": 500, "batch_size": 8, "steps": None},
@@ -108,10 +108,11 @@ class Config(Spec):
     ema_start: int = Field(0, ge=0, description="Before this step the average is a copy.")
 
     @model_validator(mode="after")
-    def _can_sample(self) -> Config:
+    def _can_work(self) -> Config:
         visited_times(self.n_times, self.steps, spacing=self.spacing)
         if self.objective == "noise" and not self.clip:
             raise ValueError("objective noise is divided by as little as 0.001, so it needs clip: true")
+        check_levels(self.width, self.multipliers, self.attention_factors)
         return self
 
 
@@ -137,15 +138,17 @@ PRESETS = {
     "nocond": Config(condition="nocond"),
     "small": Config(
         objective="ysubx",
-        steps=5,
+        loss="l2",
+        steps=10,
         eta=0.0,
-        width=16,
-        multipliers=(1, 2, 2, 4),
+        patch_px=2,
+        width=24,
+        multipliers=(1, 1, 2, 2),
         blocks=1,
         attention_factors=(),
-        head_channels=32,
+        head_channels=24,
         groups=8,
-        lr=1e-3,
+        lr=2e-3,
         warmup=100,
         ema_decay=0.995,
     ),
