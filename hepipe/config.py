@@ -147,8 +147,10 @@ class Config(Spec):
         return tuple(dict.fromkeys((dataset, split) for dataset, splits in asked.items() for split in splits))
 
     def outside(self, run: str) -> dict[str, str]:
-        """Where a run's training is not the protocol's: key to both values."""
-        return outside_protocol(self.runs[run].training, self.training)
+        """Where a run's training is not the protocol's: key to both values. Files that it starts from are not named."""
+        spec = self.runs[run]
+        start = {"init_from": "another run or a checkpoint, protocol from scratch"} if spec.init_from else {}
+        return {**outside_protocol(spec.training, self.training), **start}
 
 
 SYNTH_MARKER = "HER2"

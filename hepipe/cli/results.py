@@ -25,7 +25,10 @@ def score(
     scores: OutPath,
     spec: SpecJson = "{}",
     trained: Annotated[
-        Path | None, typer.Option(help="Index that the run was trained on: what its tiles share with these is told.")
+        list[Path] | None,
+        typer.Option(
+            help="Index that the run, or one that it builds on, was trained on: what these tiles share with it."
+        ),
     ] = None,
 ) -> None:
     """Measure the virtual tiles of one run on one split."""
@@ -69,7 +72,7 @@ def score(
     notes = [f"run {run.name}: {note}" for note in told.values()]
     if pairs.predicted_with.spec:
         told["prediction"] = pairs.predicted_with.spec
-    if trained is not None:
+    if trained:
         is_chosen = run.training.select.metric != "last"
         shared = shared_tiles(index, cast(Split, split), trained, is_chosen=is_chosen)
         told["shared"] = shared.model_dump(mode="json")

@@ -61,52 +61,66 @@ class Shared(Spec):
         return f"{self.n_trained:,} of {self.n_tiles:,} tiles met in training: {', '.join(found)}" if found else ""
 
 
-def shared_tiles(judging: Path, split: Split, learned: Path, *, is_chosen: bool) -> Shared:
+def shared_tiles(judging: Path, split: Split, learned: Sequence[Path], *, is_chosen: bool) -> Shared:
     """What the tiles of a split share with those that a run was trained, and chosen, on.
 
     Args:
         judging: Index of the tiles that judge, its card beside it.
         split: Which of them.
-        learned: Index that the run was trained on, its card beside it.
-        is_chosen: Whether tiles of its split val chose the checkpoint.
+        learned: Index that the run was trained on, its card beside it; then those of the runs that it builds on.
+        is_chosen: Whether tiles of the first one's split val chose the checkpoint.
 
     Raises:
         StoreError: No such index.
     """
     own = [row for row in _rows(judging) if row["split"] == split]
-    theirs = _rows(learned)
-    slides = _slides(judging), _slides(learned)
-    is_same = judging.parent.resolve() == learned.parent.resolve()
+    known = _Known(_slides(judging))
+    for path in learned:
+        known.add(path, "train", judging)
+    chosen = _Known(_slides(judging))
+    if is_chosen:
+        chosen.add(learned[0], "val", judging)
+    return Shared(n_tiles=len(own), trained=known.counts(own), chosen=chosen.counts(own))
 
-    def met(split: Split) -> dict[Kind, int]:
-        return _counts(own, [row for row in theirs if row["split"] == split], slides, is_same=is_same)
 
-    return Shared(n_tiles=len(own), trained=met("train"), chosen=met("val") if is_chosen else {})
+class _Known:
+    """What is in the tiles that a run has met."""
+
+    def __init__(self, slides: Mapping[str, frozenset[str]]) -> None:
+        self.own_slides = slides
+        self.pixels: set[tuple[str, str]] = set()
+        self.slides: set[str] = set()
+        self.patients: set[tuple[str, str]] = set()
+        self.of_this_set: set[tuple[str, str]] = set()
+
+    def add(self, index: Path, split: Split, judging: Path) -> None:
+        """Take in a split of an index."""
+        slides, is_same = _slides(index), index.parent.resolve() == judging.parent.resolve()
+        for row in _rows(index):
+            if row["split"] != split:
+                continue
+            self.pixels.update(_contents(row))
+            self.slides |= slides.get(row["case_id"] or "", frozenset())
+            if row["patient_id"] is not None:
+                patient = row["source_set"], row["patient_id"]
+                (self.of_this_set if is_same else self.patients).add(patient)
+
+    def counts(self, own: Iterable[Mapping[str, Any]]) -> dict[Kind, int]:
+        """Tiles of which something is known, by the surest of it."""
+        counts: Counter[Kind] = Counter()
+        for row in own:
+            patient = row["source_set"], row["patient_id"]
+            if not self.pixels.isdisjoint(_contents(row)):
+                counts["pixels"] += 1
+            elif not self.slides.isdisjoint(self.own_slides.get(row["case_id"] or "", ())):
+                counts["slide"] += 1
+            elif patient in self.of_this_set or (row["source_set"] not in UNNAMED and patient in self.patients):
+                counts["patient"] += 1
+        return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
 def _rows(index: Path) -> list[dict[str, Any]]:
     return [row for row in read_table(index, INDEX, columns=_COLUMNS) if row["place"] == "inside"]
-
-
-def _counts(
-    own: Iterable[Mapping[str, Any]],
-    theirs: Sequence[Mapping[str, Any]],
-    slides: tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]],
-    *,
-    is_same: bool,
-) -> dict[Kind, int]:
-    pixels = {content for row in theirs for content in _contents(row)}
-    known = {digest for row in theirs for digest in slides[1].get(row["case_id"] or "", ())}
-    patients = {_patient(row, is_same=is_same) for row in theirs} - {None}
-    counts: Counter[Kind] = Counter()
-    for row in own:
-        if any(content in pixels for content in _contents(row)):
-            counts["pixels"] += 1
-        elif not known.isdisjoint(slides[0].get(row["case_id"] or "", ())):
-            counts["slide"] += 1
-        elif _patient(row, is_same=is_same) in patients:
-            counts["patient"] += 1
-    return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
 def _contents(row: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -116,12 +130,6 @@ def _contents(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         for stain in ("he", "ihc")
         if row[f"{stain}_sha256"] and row[f"{stain}_phash"] != EMPTY_HASH
     ]
-
-
-def _patient(row: Mapping[str, Any], *, is_same: bool) -> tuple[str, str] | None:
-    if row["patient_id"] is None or (row["source_set"] in UNNAMED and not is_same):
-        return None
-    return row["source_set"], row["patient_id"]
 
 
 def _slides(index: Path) -> dict[str, frozenset[str]]:

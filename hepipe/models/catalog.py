@@ -304,7 +304,7 @@ def _problems(config: Config, name: str) -> Iterator[str]:
         if need.kind == "run" and other is not None:
             if other not in config.runs:
                 yield f"{where}.parts.{part}: no run {other!r}; there are {', '.join(config.runs)}"
-            elif name in _ancestors(config, other):
+            elif name in ancestors(config, other):
                 yield f"{where}.parts.{part}: run {other} itself depends on {name}"
     yield from _start_problems(config, name, f"{where}.init_from")
     dataset = config.datasets[run.dataset]
@@ -375,7 +375,7 @@ def _start_problems(config: Config, name: str, where: str) -> Iterator[str]:
             other = source.removeprefix(RUN)
             if other not in config.runs:
                 yield f"{where}: no run {other!r}; there are {', '.join(config.runs)}"
-            elif name in _ancestors(config, other):
+            elif name in ancestors(config, other):
                 yield f"{where}: run {other} itself depends on {name}"
     try:
         start_files(init_from)
@@ -383,12 +383,13 @@ def _start_problems(config: Config, name: str, where: str) -> Iterator[str]:
         yield f"{where}: {str(error).removeprefix('init_from: ')}"
 
 
-def _ancestors(config: Config, name: str, seen: frozenset[str] = frozenset()) -> set[str]:
+def ancestors(config: Config, name: str, seen: frozenset[str] = frozenset()) -> set[str]:
+    """The run and every run that it builds on or starts from, and those that these do."""
     if name in seen or name not in config.runs:
         return {name}
     run = config.runs[name]
     parents = {parent for parent in [*run.parts.values(), *runs_of(run.init_from)] if parent in config.runs}
-    return {name}.union(*(_ancestors(config, parent, seen | {name}) for parent in parents))
+    return {name}.union(*(ancestors(config, parent, seen | {name}) for parent in parents))
 
 
 def _part_need(model: str, form: str) -> PartNeed:

@@ -8,7 +8,7 @@ from hepipe.cli.run import check_folder
 from hepipe.config import case_rows, decision_files, load_config, transforms_folder
 from hepipe.errors import ConfigError, HepipeError
 from hepipe.metrics.catalog import check_primary
-from hepipe.models.catalog import check_run, check_targets
+from hepipe.models.catalog import ancestors, check_run, check_targets
 from hepipe.specs.imports import FILES as IMPORT_FILES
 from hepipe.specs.start import in_words
 from hepipe.specs.training import protocol_in_words
@@ -329,6 +329,22 @@ def judged_index(wildcards):
     if wildcards.dataset == CONFIG.runs[wildcards.run].dataset:
         return run_index(wildcards)
     return f"results/{wildcards.dataset}/index.parquet"
+
+
+def learned_indices(wildcards):
+    """Indices of all that a run has learned from: its own first, then those of the runs that it builds on."""
+    others = ancestors(CONFIG, wildcards.run) - {wildcards.run}
+    found = [run_index(wildcards)]
+    for other in sorted(others & CONFIG.runs.keys()):
+        spec = CONFIG.runs[other]
+        name = "index" if spec.fold is None else f"fold-{spec.fold}"
+        found.append(f"results/{spec.dataset}/{name}.parquet")
+    return list(dict.fromkeys(found))
+
+
+def learned_options(wildcards):
+    """Those indices as options."""
+    return " ".join(f"--trained {index}" for index in learned_indices(wildcards))
 
 
 def run_card(wildcards):

@@ -3,7 +3,7 @@ rule score_run:
     input:
         config="results/runs/{run}/config.json",
         index=judged_index,
-        trained=run_index,
+        trained=learned_indices,
         virtual="results/runs/{run}/on/{dataset}/{split}/virtual.zarr",
     output:
         "results/runs/{run}/on/{dataset}/{split}/scores.parquet",
@@ -17,8 +17,9 @@ rule score_run:
     resources:
         mem_mb=6000,
     params:
+        trained=learned_options,
         spec=scoring_spec,
     shell:
         "hepipe score --config {input.config} --dataset {wildcards.dataset} --split {wildcards.split}"
-        " --index {input.index} --virtual {input.virtual} --trained {input.trained} --scores {output}"
+        " --index {input.index} --virtual {input.virtual} {params.trained} --scores {output}"
         " --spec {params.spec:q} > {log} 2>&1"

@@ -42,39 +42,47 @@ def write(tmp_path):
 def test_tiles_of_the_same_pixels_are_met_whatever_they_are_called(write):
     learned = write("a", ("train", 1, "p1"), ("train", 2, "p1"), ("val", 3, "p2"), ("test", 4, "p3"))
     judging = write("b", ("test", 2, "q1"), ("test", 3, "q2"), ("test", 5, "q3"), ("val", 1, "q4"))
-    found = shared_tiles(judging, "test", learned, is_chosen=True)
+    found = shared_tiles(judging, "test", [learned], is_chosen=True)
     assert (found.n_tiles, found.trained, found.chosen) == (3, {"pixels": 1}, {"pixels": 1})
     assert found.line() == "1 of 3 tiles met in training: 1 by the same pixels"
-    assert shared_tiles(judging, "test", learned, is_chosen=False).chosen == {}
+    assert shared_tiles(judging, "test", [learned], is_chosen=False).chosen == {}
 
 
 def test_other_tiles_of_a_patient_are_met_where_both_sets_name_people_alike(write):
     learned = write("a", ("train", 1, "p1"))
     judging = write("b", ("test", 2, "p1"), ("test", 3, "p2"), ("test", 1, "p1"))
-    assert shared_tiles(judging, "test", learned, is_chosen=False).trained == {"pixels": 1, "patient": 1}
+    assert shared_tiles(judging, "test", [learned], is_chosen=False).trained == {"pixels": 1, "patient": 1}
 
 
 def test_ids_of_plain_folders_and_of_other_kinds_of_sets_name_nobody_elsewhere(write):
     learned = write("a", ("train", 1, "p1"), source_set="folder")
-    assert shared_tiles(write("b", ("test", 2, "p1"), source_set="folder"), "test", learned, is_chosen=False) == Shared(
-        n_tiles=1, trained={}
-    )
+    assert shared_tiles(
+        write("b", ("test", 2, "p1"), source_set="folder"), "test", [learned], is_chosen=False
+    ) == Shared(n_tiles=1, trained={})
     learned = write("c", ("train", 1, "p1"), source_set="mist")
     other = write("d", ("test", 2, "p1"), source_set="her2match")
-    assert shared_tiles(other, "test", learned, is_chosen=False).trained == {}
+    assert shared_tiles(other, "test", [learned], is_chosen=False).trained == {}
 
 
 def test_one_set_of_plain_folders_knows_its_own_patients(write):
     index = write("a", ("train", 1, "p1"), ("test", 2, "p1"), source_set="folder")
-    assert shared_tiles(index, "test", index, is_chosen=False).trained == {"patient": 1}
+    assert shared_tiles(index, "test", [index], is_chosen=False).trained == {"patient": 1}
 
 
 def test_empty_tiles_share_nothing(write):
     learned = write("a", ("train", 1, None), he_phash=EMPTY_HASH, ihc_phash=EMPTY_HASH)
     judging = write("b", ("test", 1, None), he_phash=EMPTY_HASH, ihc_phash=EMPTY_HASH)
-    assert shared_tiles(judging, "test", learned, is_chosen=False).line() == ""
+    assert shared_tiles(judging, "test", [learned], is_chosen=False).line() == ""
 
 
 def test_tiles_beside_the_tumour_were_never_trained_on(write):
     learned = write("a", ("train", 1, "p1"), place="outside")
-    assert shared_tiles(write("b", ("test", 1, "p1")), "test", learned, is_chosen=False).trained == {}
+    assert shared_tiles(write("b", ("test", 1, "p1")), "test", [learned], is_chosen=False).trained == {}
+
+
+def test_what_the_runs_that_it_builds_on_were_trained_on_counts_and_what_chose_them_does_not(write):
+    own = write("a", ("train", 1, "p1"), ("val", 2, "p2"))
+    teacher = write("b", ("train", 3, "q1"), ("val", 4, "q2"))
+    judging = write("c", *(("test", number, f"r{number}") for number in range(1, 6)))
+    found = shared_tiles(judging, "test", [own, teacher], is_chosen=True)
+    assert (found.trained, found.chosen) == ({"pixels": 2}, {"pixels": 1})
