@@ -12,9 +12,6 @@ from hepipe.errors import HepipeError
 from hepipe.models.catalog import Entry
 from hepipe.models.resolved import ResolvedRun
 
-SAVERS = ("recompute", "checkpointing")
-"""Options of a model that trade time for memory."""
-
 _CPU_WORDS = ("not enough memory", "DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc")
 
 
@@ -68,8 +65,14 @@ def _smaller_crop(run: ResolvedRun, entry: Entry) -> list[str]:
 
 
 def _savers(config: Mapping[str, Any]) -> list[str]:
-    """Options of the model that are off."""
-    return [f"options.{name}: true, the same result in more time" for name in SAVERS if config.get(name) is False]
+    """Options of the model that make graphs again instead of keeping them, where they are not on yet."""
+    found = []
+    if config.get("recompute") is False:
+        found.append("options.recompute: true, the same result in more time")
+    levels = config.get("recompute_levels")
+    if levels is not None and levels < (most := len(config["multipliers"])):
+        found.append(f"options.recompute_levels: {levels + 1} or up to {most}, the same result in more time")
+    return found
 
 
 def _pieces(run: ResolvedRun, *, batch_norm: bool, ranks: int) -> list[str]:
