@@ -20,6 +20,11 @@ PARAMETERS = [
     ("asp", "paper", {}, {"generator": 7_837_699, "discriminator": 2_791_905, "heads": 560_384}),
     ("cssp2p", "paper", {}, {"generator": 64_975_619, "discriminator": 6_964_033}),
     ("cssp2p", "bce", {}, {"generator": 64_975_619, "discriminator": 6_960_961}),
+    ("bcistainer", "mod", {}, {"generator": 14_955_338, "discriminator": 1_389_442, "comparator": 2_164_772}),
+    ("bcistainer", "ada", {}, {"generator": 16_139_594, "discriminator": 1_389_442, "comparator": 2_164_772}),
+    # The specification gives no number for the comparator at 512 px.
+    ("bcistainer", "mod", {"full_size": 512}, {"generator": 14_365_002, "discriminator": 1_389_442}),
+    ("bcistainer", "ada", {"full_size": 512}, {"generator": 15_549_258, "discriminator": 1_389_442}),
     ("bcistainer", "paper", {}, {"generator": 14_955_338, "discriminator": 1_389_442, "comparator": 2_164_772}),
     (
         "bcistainer",
@@ -58,7 +63,18 @@ LOGITS = [
 
 @pytest.mark.parametrize(("model", "preset", "options", "expected"), PARAMETERS)
 def test_networks_have_the_parameters_of_the_specification(model, preset, options, expected):
-    assert parameters(on_meta(model, preset, **options)) == expected
+    found = parameters(on_meta(model, preset, **options))
+    assert {name: found[name] for name in expected} == expected
+    assert found.keys() == expected.keys() or model == "bcistainer"
+
+
+# Published to the million.
+MILLIONS = [("paper", 137), ("fast", 137), ("released", 237), ("half", 43)]
+
+
+@pytest.mark.parametrize(("preset", "expected"), MILLIONS)
+def test_the_bridge_has_the_parameters_of_the_specification(preset, expected):
+    assert round(parameters(on_meta("bbdm", preset))["network"] / 1e6) == expected
 
 
 @pytest.mark.parametrize(("model", "network", "channels", "expected"), GMAC)
@@ -66,6 +82,21 @@ def test_a_forward_takes_the_multiply_adds_of_the_specification(model, network, 
     part = networks(on_meta(model))[network]
     for side, value in expected.items():
         assert forward_gmac(part, (1, channels, side, side)) == pytest.approx(value, rel=0.01), side
+
+
+# Of a call at 512 px, TFLOP with two a multiply-add.
+TFLOP = [("paper", 2.23), ("released", 16.9), ("half", 0.96)]
+
+
+@pytest.mark.parametrize(("preset", "expected"), TFLOP)
+def test_a_call_of_the_bridges_network_takes_the_operations_of_the_specification(preset, expected):
+    network = networks(on_meta("bbdm", preset))["network"]
+    assert forward_gmac(network, (1, 6, 512, 512), (1,)) * 2e-3 == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(512, 54.0), (1024, 216.1)])
+def test_bcistainer_takes_the_multiply_adds_of_the_specification(side, expected):
+    assert staining_gmac(on_meta("bcistainer", "mod", full_size=side), side) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize(("model", "channels", "expected"), LOGITS)
