@@ -124,3 +124,13 @@ def test_several_gpus_share_a_batch_and_are_cuda():
         TrainingSpec(gpus=2)
     with pytest.raises(ValueError, match=r"gpus \(8\) cannot share a batch of 4"):
         TrainingSpec(gpus=8, device="cuda", batch_size=4)
+
+
+def test_a_run_that_starts_from_something_is_outside_the_protocol_and_no_file_is_named():
+    runs = {
+        "base": {"model": "cut", "dataset": "d"},
+        "tuned": {"model": "cut", "dataset": "d", "init_from": "/secret/place/model.safetensors"},
+    }
+    config = load_config({"datasets": {"d": {"synth": {}}}, "runs": runs})
+    assert config.outside("base") == {}
+    assert config.outside("tuned") == {"init_from": "another run or a checkpoint, protocol from scratch"}
