@@ -30,10 +30,16 @@ def models(
     preset: Annotated[str, typer.Option(help="Preset whose size is counted.")] = "paper",
     side_px: Annotated[int, typer.Option(min=1, help="Side of the tile whose multiply-adds are counted, px.")] = 512,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="The zoo's table with sizes, as docs/models.md.")
+    ] = False,
 ) -> None:
     """List the systems of the four papers and the models of the zoo, or everything about one of them."""
     from hepipe.models.overview import find_listed, listed
 
+    if as_markdown:
+        typer.echo("\n".join(_markdown([one for one in listed().values() if one.entry is not None], side_px)))
+        return
     if name is None:
         rows = list(listed().values())
         typer.echo(json.dumps([_summary(one) for one in rows], indent=1) if as_json else "\n".join(_table(rows)))
@@ -99,6 +105,40 @@ def _table(rows: list[Listed]) -> Iterator[str]:
         "with its presets and sizes.",
         COLUMNS,
     )
+
+
+def _markdown(rows: list[Listed], side_px: int) -> Iterator[str]:
+    """A row for each model of the zoo: what it is, takes and weighs in preset `paper`."""
+    yield "| model | paper | presets | pairs | parameters: generator, all | GMAC a tile | takes beside both stains |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for one in rows:
+        assert one.entry is not None
+        size = _size(one, "paper", side_px)
+        counts = size.get("parameters", {})
+        largest = next((counts[name] for name in ("generator", "network", "map") if name in counts), 0)
+        weighs = f"{_millions(largest)}, {_millions(sum(counts.values()))}" if counts else "none"
+        needs = [*one.entry.needs_of("paper"), *filter(None, [_parts(one, "paper")])]
+        cells = (
+            f"`{one.name}`",
+            one.system.source if one.system is not None else one.title.partition(":")[0].lower() + ", a control",
+            ", ".join(one.entry.presets),
+            one.entry.pairing,
+            weighs,
+            f"{size['staining_gmac']:,.1f}" if counts else "–",
+            ", ".join(needs) or "–",
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count:,}"
+
+
+def _parts(one: Listed, preset: str) -> str:
+    from hepipe.models.overview import parts_in_words
+
+    assert one.entry is not None
+    return parts_in_words(one.entry, preset)
 
 
 def _wrapped(cells: tuple[str, ...], widths: tuple[int, ...]) -> Iterator[str]:
