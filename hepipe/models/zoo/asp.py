@@ -74,7 +74,15 @@ class Config(Spec):
     )
 
 
-_SMALL = {"width": 16, "blocks": 5, "judge_width": 16, "judge_layers": 4, "head_width": 64, "places": 64}
+_SMALL = {
+    "width": 4,
+    "blocks": 5,
+    "judge_width": 8,
+    "judge_layers": 3,
+    "head_width": 32,
+    "places": 64,
+    "lr": 1e-3,
+}
 _TINY = {"width": 4, "blocks": 5, "judge_width": 4, "judge_layers": 3, "head_width": 16, "places": 16}
 
 PRESETS = {

@@ -70,7 +70,7 @@ class Config(Spec):
 PRESETS = {
     "paper": Config(),
     "released": Config(lr_step="epoch_start", inference_mode="train_stats"),
-    "small": Config(width=8, blocks=3, judge_width=8),
+    "small": Config(width=8, blocks=3, judge_width=8, lr=1e-3),
     "tiny": Config(width=4, blocks=1, judge_width=4, judge_layers=2),
 }
 
