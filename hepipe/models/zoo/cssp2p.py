@@ -96,9 +96,9 @@ PRESETS = {
     "bce": Config(objective="bce"),
     "cbce": Config(objective="cbce"),
     "p2p": Config(objective="p2p"),
-    # An Adam step moves a weight by its rate whatever the gradient, so a sum over a tenth of the channels needs ten times
-    # the rate, and more for a run of minutes, where it must also fall within few epochs: at 5e-4 colours were still false
-    # after 500 steps. With L1 weighted 1 the discriminator puts DAB in wrong places before any is known to be right.
+    # An Adam step moves a weight by its rate whatever the gradient: a sum over a tenth of the channels needs ten times
+    # the rate, and more in a run of minutes, where it must also fall within few epochs. At 5e-4 colours were still
+    # false after 500 steps. With L1 weighted 1 the discriminator puts DAB in wrong places before right ones are known.
     "small": _SMALL.model_copy(update={"lr": 4e-3, "lr_gamma": 0.9, "pyramid_weight": 25.0}),
     "tiny": _SMALL.model_copy(update={"width": 4, "judge_width": 4, "judge_layers": 2}),
 }
