@@ -228,7 +228,10 @@ def protocol_in_words(training: TrainingSpec, evaluation: EvaluationSpec) -> dic
         "batch": batch,
         "resolution": "as stored" if training.mpp is None else f"{training.mpp:g} µm/px",
         "training crop": f"{training.crop_px} px, {'flipped and turned' if training.flips else 'as it lies'}",
-        "colours": f"H&E {training.normalize.he}, IHC {training.normalize.ihc}",
+        "colours": ", ".join(
+            f"{name} {'as stored' if way == 'none' else f'by {way}'}"
+            for name, way in (("H&E", training.normalize.he), ("IHC", training.normalize.ihc))
+        ),
         "precision": training.precision,
         "checkpoint": "the last"
         if select.metric == "last"
