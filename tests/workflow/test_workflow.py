@@ -324,30 +324,6 @@ def test_a_changed_run_trains_that_run_alone(finished, base):
     assert "tile_case" not in planned
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "jobs"),
-    [
-        ("training.crop_px", 32, {"resolve_run": 2, "train": 2, "predict_tiles": 4, "score_run": 4}),
-        ("training.select", {"metric": "ssim"}, {"resolve_run": 2, "train": 2, "predict_tiles": 4, "score_run": 4}),
-        ("evaluation.stitch", {"overlap_frac": 0.5}, {"predict_tiles": 4, "score_run": 4}),
-        ("evaluation.dab_thresholds_od", [0.3, 0.5, 0.7], {"score_run": 4}),
-        ("evaluation.test_on.cohort", ["val", "test"], {"predict_tiles": 2, "score_run": 2}),
-        ("evaluation.bootstrap", 300, {}),
-        ("evaluation.primary", ["ssim"], {}),
-    ],
-)
-def test_a_changed_protocol_runs_again_what_follows_it_alone(finished, base, path, value, jobs):
-    assert finished.planned(changed(base, path, value)) == {**jobs, "report": 1}
-
-
-def test_a_trained_run_says_its_length_code_and_data_set_on_the_page(finished):
-    page = (finished.path / "results/report.html").read_text()
-    card = json.loads((finished.path / "results/cohort/dataset.json").read_text())
-    assert card["fingerprint"] in page
-    assert "in batches of 2; equal steps" in page
-    assert "The protocol of all runs" in page
-
-
 def test_a_typo_stops_the_dry_run_with_the_keys_path(finished, base):
     done = finished.snakemake("-n", config=changed(base, "tiling.tile_pxx", 3))
     assert done.returncode != 0
