@@ -55,10 +55,10 @@ class Waits:
         return 1 - busy / whole
 
 
-def build(model: str, preset: str, side: int) -> Method:
+def build(model: str, preset: str, side: int, options: dict[str, Any]) -> Method:
     """A fresh model; one that is built for a side is built for this one."""
     module = zoo_module(model)
-    config = module.PRESETS[preset]
+    config = module.PRESETS[preset].model_copy(update=options)
     if "full_size" in type(config).model_fields:
         config = config.model_copy(update={"full_size": side})
     torch.manual_seed(SEED)
@@ -90,7 +90,7 @@ def train(wanted: dict[str, Any]) -> dict[str, Any]:
         needs=entry.needs_of(wanted["preset"]),
         unpaired=entry.pairing == "unpaired",
     )
-    method = build(wanted["model"], wanted["preset"], wanted["side"])
+    method = build(wanted["model"], wanted["preset"], wanted["side"], wanted.get("options", {}))
     method.to(device)
     method.train()
     players = make_players(method, precision=spec.precision, device=device)
@@ -115,7 +115,7 @@ def train(wanted: dict[str, Any]) -> dict[str, Any]:
         waits.mark()
         torch.manual_seed(step_seed(SEED, step, 0))
         at = Progress(step, n_steps, sampler.steps_per_epoch, seed=step_seed(SEED, step))
-        *_, (_, terms) = iterate(method, batch, at, players, precision=spec.precision)
+        *_, (_, terms) = iterate(method, batch, at, players, pieces=spec.accumulation, precision=spec.precision)
         losses.append(terms["loss"])
         waits.mark()
     idle = waits.share(time.monotonic() - wall)

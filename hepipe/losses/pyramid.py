@@ -123,10 +123,13 @@ BINOMIAL_WEIGHTS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Of the levels of `binomial_l1`, the finest first: coarse ones dominate by design (ASP's released code)."""
 
 
+BINOMIAL_LEAST_PX = 64
+
+
 def binomial_l1(fake: Float[Tensor, "b c h w"], real: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     """Mean over six levels of the weighted mean absolute difference: divided by 6, not by the sum of weights.
 
-    Sides must be multiples of 32 and at least 64, or the coarsest blur has nothing to reflect.
+    Sides must be multiples of 32 and at least `BINOMIAL_LEAST_PX`, or the coarsest blur has nothing to reflect.
     """
     levels = binomial_levels(fake.float() - real.float())
     weighted = [weight * level.abs().mean() for weight, level in zip(BINOMIAL_WEIGHTS, levels, strict=True)]

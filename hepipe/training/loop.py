@@ -67,7 +67,7 @@ class Player:
         # Before the scale is taken out: one process' overflow is then in every process' sum, and all skip the step.
         terms = sum_over_ranks(self.parameters, terms)
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]).to(terms.device)
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
         self.scaler.step(self.optimizer)
@@ -230,7 +230,9 @@ def train_method(
         batch = loaded.to(device)
         torch.manual_seed(step_seed(seed, step, sampler.rank))
         turns = iterate(method, batch, at, players, n_tiles=sampler.batch_size, pieces=pieces, precision=spec.precision)
-        with refusing_single_values(method, run=history.run) if step == start else nullcontext():
+        # Not where networks are compiled: hooks that come and go would compile them twice.
+        looking = step == start and spec.compile == "none"
+        with refusing_single_values(method, run=history.run) if looking else nullcontext():
             for player_name, terms in turns:
                 history.note(step, {f"{player_name}.{term}": value for term, value in terms.items()})
 

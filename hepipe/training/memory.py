@@ -10,7 +10,7 @@ import torch
 
 from hepipe.errors import HepipeError
 from hepipe.models.catalog import Entry
-from hepipe.models.resolved import ResolvedRun
+from hepipe.models.resolved import ResolvedRun, zoo_module
 
 _CPU_WORDS = ("not enough memory", "DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc")
 
@@ -59,9 +59,19 @@ def _smaller_crop(run: ResolvedRun, entry: Entry) -> list[str]:
     choice = CHOICES.get(run.training.select.metric)
     least = 1 if choice is None else choice.min_side_px
     for most in (crop_px * 3 // 4, crop_px - 1):
-        if (side := entry.largest(most, run.preset)) >= least:
+        side = entry.largest(most, run.preset)
+        if side >= least and not _misfit(run, side):
             return [f"training.crop_px: {side}"]
     return []
+
+
+def _misfit(run: ResolvedRun, crop_px: int) -> bool:
+    """Whether the model itself refuses a crop."""
+    module = zoo_module(run.model)
+    if not hasattr(module, "misfit"):
+        return False
+    config = module.Config.model_validate(dict(run.config))
+    return bool(module.misfit(config, run.training.model_copy(update={"crop_px": crop_px})))
 
 
 def _savers(config: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from torch.optim import Adam, Optimizer
 from hepipe.dataset.batch import Batch
 from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.losses.patchnce import Lookup, Schedule, adaptive_weights, patch_nce, trust_in_all, unit_rows
-from hepipe.losses.pyramid import binomial_l1
+from hepipe.losses.pyramid import BINOMIAL_LEAST_PX, binomial_l1
 from hepipe.models.draws import shared_generator
 from hepipe.models.method import Average, Method, Part, Progress, Turn
 from hepipe.models.ranks import mean_over_ranks
@@ -34,6 +34,7 @@ from hepipe.networks.patchgan import PatchDiscriminator
 from hepipe.networks.released import check_tensors, judge_name, without_filters, without_prefix
 from hepipe.networks.resnet import ResnetGenerator
 from hepipe.specs.base import Spec
+from hepipe.specs.training import TrainingSpec
 
 PAIRING = "paired"
 NEEDS = {"*": ()}
@@ -239,6 +240,16 @@ def from_released(
     ours = {head_name(judge_name(name, last=last)): tensor for name, tensor in given.items()}
     check_tensors(ours, expected, source=f"asp {network}")
     return ours
+
+
+def misfit(config: Config, training: TrainingSpec) -> str:
+    """Why the loss cannot be computed under a protocol; empty when it can."""
+    if config.pyramid_weight and training.crop_px < BINOMIAL_LEAST_PX:
+        return (
+            f"training.crop_px: {training.crop_px} px, but the pyramid loss takes crops from {BINOMIAL_LEAST_PX} px "
+            "on; set that, or options.pyramid_weight: 0"
+        )
+    return ""
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:

@@ -20,7 +20,7 @@ from torch.optim import Adam, Optimizer
 from hepipe.dataset.batch import Batch
 from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.losses.patchnce import patch_nce, unit_rows
-from hepipe.losses.pyramid import binomial_l1
+from hepipe.losses.pyramid import BINOMIAL_LEAST_PX, binomial_l1
 from hepipe.models.draws import shared_generator
 from hepipe.models.method import Average, Method, Part, Progress, Turn
 from hepipe.models.recompute import Forward
@@ -32,6 +32,7 @@ from hepipe.networks.patchgan import PatchDiscriminator
 from hepipe.networks.released import check_tensors, without_filters, without_prefix
 from hepipe.networks.resnet import ResnetGenerator
 from hepipe.specs.base import Spec
+from hepipe.specs.training import TrainingSpec
 
 PAIRING = "unpaired"
 NEEDS = {"*": ()}
@@ -208,6 +209,16 @@ def from_released(
     ours = {head_name(name): tensor for name, tensor in without_filters(without_prefix(state, "module.")).items()}
     check_tensors(ours, expected, source=f"cut {network}")
     return ours
+
+
+def misfit(config: Config, training: TrainingSpec) -> str:
+    """Why the loss cannot be computed under a protocol; empty when it can."""
+    if config.pyramid_weight and training.crop_px < BINOMIAL_LEAST_PX:
+        return (
+            f"training.crop_px: {training.crop_px} px, but the pyramid loss takes crops from {BINOMIAL_LEAST_PX} px "
+            "on; set that, or options.pyramid_weight: 0"
+        )
+    return ""
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:

@@ -12,6 +12,7 @@ from hepipe.models.method import Method, Part
 from hepipe.models.zoo import cut
 from hepipe.models.zoo.cut import Config as Config
 from hepipe.models.zoo.cut import from_released as from_released
+from hepipe.models.zoo.cut import misfit as misfit
 
 PAIRING = "paired"
 NEEDS = {"*": ()}

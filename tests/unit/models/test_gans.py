@@ -6,10 +6,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hepipe.dataset.batch import Batch
-from hepipe.errors import WeightsError
+from hepipe.errors import ConfigError, WeightsError
 from hepipe.models.method import Part, Progress
+from hepipe.models.resolved import resolve_run
 from hepipe.models.schedules import linear_decay, share_epochs
 from hepipe.models.zoo import cssp2p, pyramid_pix2pix
+from hepipe.specs.training import RunSpec, TrainingSpec
 
 AT = Progress(0, 10, 5)
 
@@ -191,3 +193,16 @@ def test_a_foreign_checkpoint_of_cssp2p_is_refused_by_name() -> None:
         cssp2p.from_released(
             {"x": torch.zeros(1), "decoder.foo": torch.zeros(1)}, network="generator", config=cssp2p.PRESETS["tiny"]
         )
+
+
+@pytest.mark.parametrize("model", ["asp", "cut_pyramid"])
+def test_a_crop_that_is_too_small_for_the_pyramid_loss_is_refused_before_anything_runs(model):
+    def resolved(**options):
+        training = TrainingSpec(crop_px=32)
+        return resolve_run("r", RunSpec(model=model, preset="tiny", dataset="set", options=options, training=training))
+
+    with pytest.raises(
+        ConfigError, match=r"runs\.r\.training\.crop_px: 32 px, but the pyramid loss takes crops from 64"
+    ):
+        resolved()
+    assert resolved(pyramid_weight=0.0).training.crop_px == 32

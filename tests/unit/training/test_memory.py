@@ -42,6 +42,8 @@ def test_a_crop_is_one_that_the_model_takes_or_none():
     assert "training.crop_px: 256" in told("pix2pix")
     assert "crop_px:" not in told("pix2pix", crop_px=256)
     assert "training.crop_px: 64" in told("asp", crop_px=96)
+    assert "crop_px:" not in told("asp", crop_px=64), "its pyramid loss takes no less"
+    assert "crop_px:" not in told("bcistainer", crop_px=1024), "its networks are built for one side"
 
 
 def test_a_crop_is_not_too_small_for_the_metric_that_chooses_the_checkpoint():
