@@ -2,6 +2,7 @@
 
     python benchmarks/train.py [--preset small] [--size PX] [--batch N] [--steps N] [MODEL ...]
         [--device cuda] [--best KEY=VALUE ...] [--rounds N] [--record ROWS.json] [--index INDEX.parquet]
+        [--rates rates.json]
     python benchmarks/train.py --device cuda --preset paper --steps 500          where there is a GPU
 
 Both settings of a model start from the same weights and see the same batches through hepipe's loader; every run is a
@@ -27,6 +28,7 @@ from typing import Any
 from bars.child import run
 from bars.table import Table
 from trainbars.drawn import draw_set
+from trainbars.rates import add_rates, rate
 
 from hepipe.models.catalog import catalog
 from hepipe.progress import watched
@@ -66,9 +68,9 @@ class Job:
     round: int
 
 
-def jobs_of(models: list[str], rounds: int) -> list[Job]:
+def jobs_of(models: list[str], rounds: int, *, eager_only: bool) -> list[Job]:
     """Both settings of a model next to one another, the order turned in every round."""
-    orders = [("eager", "best"), ("best", "eager")]
+    orders = [("eager",), ("eager",)] if eager_only else [("eager", "best"), ("best", "eager")]
     return [Job(model, setting, n) for model in models for n in range(rounds) for setting in orders[n % 2]]
 
 
@@ -77,12 +79,26 @@ def measure(options: argparse.Namespace, table: Table, work: Path) -> None:
     models = options.models or [name for name in sorted(catalog()) if name not in SEES_NOTHING]
     if unknown := sorted(set(models) - set(catalog())):
         raise SystemExit(f"no model {', '.join(unknown)}; there are {', '.join(catalog())}")
-    jobs = jobs_of(models, options.rounds)
+    jobs = jobs_of(models, options.rounds, eager_only=options.eager_only)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for job in watched(jobs, "training", total=len(jobs), unit="run"):
         found.setdefault((job.model, job.setting), []).append(one(job, options, table.spec, work))
         if job == jobs[-1] or jobs[jobs.index(job) + 1].model != job.model:
-            add_row(table, job.model, found[job.model, "eager"], found[job.model, "best"], options)
+            add_row(table, job.model, found[job.model, "eager"], found.get((job.model, "best"), []), options)
+    if options.rates is not None:
+        keep_rates(found, options, table.spec)
+
+
+def keep_rates(found: dict[tuple[str, str], list[dict[str, Any]]], options: argparse.Namespace, spec: Spec) -> None:
+    """Write what was measured for `hepipe cost`."""
+    assert isinstance(spec, Settings)
+    rates = []
+    for (model, setting), runs in found.items():
+        side, batch = size_of(model, options)
+        known = {"preset": options.preset, "threads": options.threads, "device": options.device}
+        settings = EAGER if setting == "eager" else spec.best
+        rates.append(rate(model, runs, side=side, batch=batch, settings=settings, **known))
+    add_rates(options.rates, [one for one in rates if one is not None])
 
 
 def size_of(model: str, options: argparse.Namespace) -> tuple[int, int]:
@@ -140,13 +156,21 @@ def add_row(
         return median(float(found[key]) for found in runs)
 
     memory = "device_mb" if options.device == "cuda" else "peak_mb"
-    gain = of(best, "steps_s") / of(eager, "steps_s")
-    less = of(eager, "cpu_s") / of(best, "cpu_s")
+    steps = options.warmup + options.steps
+    if not best:
+        table.add(
+            what,
+            f"{of(eager, 'steps_s'):.2f} steps/s, CPU {of(eager, 'cpu_s'):.3f} s a step, "
+            f"peak {of(eager, memory):.0f} MB, "
+            f"loss after {steps} steps {of(eager, 'loss'):.4g}, idle {of(eager, 'idle'):.1%}",
+        )
+        return
+    gain, less = of(best, "steps_s") / of(eager, "steps_s"), of(eager, "cpu_s") / of(best, "cpu_s")
     figures = (
         f"{of(eager, 'steps_s'):.2f} > {of(best, 'steps_s'):.2f} steps/s ({gain:.2f} ×), "
         f"CPU {of(eager, 'cpu_s'):.3f} > {of(best, 'cpu_s'):.3f} s a step ({less:.2f} ×), "
         f"peak {of(eager, memory):.0f} > {of(best, memory):.0f} MB, "
-        f"loss after {options.warmup + options.steps} steps {of(eager, 'loss'):.4g} > {of(best, 'loss'):.4g}, "
+        f"loss after {steps} steps {of(eager, 'loss'):.4g} > {of(best, 'loss'):.4g}, "
         f"idle {of(eager, 'idle'):.1%} > {of(best, 'idle'):.1%}, warm-up {of(best, 'warmup_s'):.0f} s"
     )
     on_gpu = options.device == "cuda"
@@ -201,6 +225,10 @@ def main() -> None:
     parser.add_argument("--best", nargs="*", default=[], metavar="KEY=VALUE", help="in place of the best settings")
     parser.add_argument("--index", type=Path, help="of a data set, in place of drawn tiles")
     parser.add_argument("--record", type=Path)
+    parser.add_argument(
+        "--rates", type=Path, help="file of rates for `hepipe cost`; those of the same work are replaced"
+    )
+    parser.add_argument("--eager-only", action="store_true", help="rates of eager float32 alone")
     parser.add_argument("--loader", action="store_true")
     options = parser.parse_args()
     best = dict(BEST[options.device])

@@ -70,7 +70,7 @@ def _lines(planned: list[PlannedRun]) -> Iterator[str]:
     if not planned:
         yield "this config trains nothing: it has no `runs`"
         return
-    yield f"{'run':<22}{'job':<30}{'of':>10}{'wall':>10}{'device':>12}{'disk':>10}"
+    yield f"{'run':<22}{'job':<24}{'of':>12}{'wall':>13}{'device-hours':>15}{'disk':>12}"
     yield "-" * COLUMNS
     for run in planned:
         yield from textwrap.wrap(
@@ -83,9 +83,9 @@ def _lines(planned: list[PlannedRun]) -> Iterator[str]:
             hours = "unknown" if stage.device_hours is None else f"{_short(stage.device_hours)} {unit}"
             many = "?" if stage.n_units is None else f"{stage.n_units:,}"
             cells = (
-                f"{many:>10}{time_in_words(stage.expected.wall_s):>10}{hours:>12}{disk_in_words(stage.disk_bytes):>10}"
+                f"{many:>12}{time_in_words(stage.expected.wall_s):>13}{hours:>15}{disk_in_words(stage.disk_bytes):>12}"
             )
-            yield f"  {stage.what:<50}{cells}"
+            yield f"  {stage.what:<44}{cells}"
             yield from textwrap.wrap(stage.expected.ground, COLUMNS, initial_indent=" " * 6, subsequent_indent=" " * 6)
         if run.resume_bytes is not None and not run.is_trained:
             yield f"      resume files while it trains: up to {disk_in_words(run.resume_bytes)}"
@@ -104,4 +104,6 @@ def _stage_values(stage: Any) -> dict[str, Any]:
 
 
 def _short(hours: float) -> str:
-    return f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}"
+    if hours >= 1:
+        return f"{hours:,.1f}"
+    return f"{hours:.2g}" if hours >= 0.01 or not hours else "< 0.01"
