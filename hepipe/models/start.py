@@ -5,6 +5,7 @@ Optimizers, schedules and averages begin afresh: this is fine-tuning, not the co
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -208,10 +209,26 @@ def _of_released(
         ways = ", ".join(f"{network}={path.name}" + (f"#{name}" if name else "") for network, _, name in fits)
         raise ConfigError(f"init_from: {path.name} holds more than one network that fits; choose: {ways}")
     problem = min(misses, key=lambda miss: miss[0])[1]
+    if others := [preset for preset, one in module.PRESETS.items() if _fits(module, one, chosen)]:
+        raise WeightsError(
+            f"init_from: {path.name} fits {run.model} with preset {' or '.join(others)}, not {run.preset} as it is "
+            f"here; choose that, or its widths as options. What differs: {problem}"
+        )
     raise WeightsError(
         f"init_from: {path.name} ({_named(groups)}) does not fit {run.model} {run.preset}; nearest: {problem}. Is it "
         "of this model, and of the widths that the preset and its options say?"
     )
+
+
+def _fits(module: ModuleType, config: Any, groups: Mapping[str, State]) -> bool:
+    """Whether some network of another preset is in the file."""
+    for network in released_networks(module):
+        for state in groups.values():
+            for part in _parts(state, network):
+                with contextlib.suppress(WeightsError, LookupError, ValueError, AttributeError, TypeError):
+                    module.from_released(part, network=network, config=config)
+                    return True
+    return False
 
 
 def _parts(state: State, network: str) -> Iterator[State]:

@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 
 from hepipe.dataset.found import FoundDataset, find_dataset
 from hepipe.dataset.tiles import SplitTiles
@@ -18,12 +19,14 @@ from hepipe.models.catalog import Entry, find_entry
 from hepipe.models.ranks import rank, wait_for_all
 from hepipe.models.resolved import ResolvedRun, read_resolved, resolve_run, write_resolved, zoo_module
 from hepipe.models.start import read_start
+from hepipe.specs.base import Spec
 from hepipe.specs.start import RUN, from_words
 from hepipe.specs.training import RunSpec, TrainingSpec
 from hepipe.training.train import train_run
 from hepipe.training.watch import find_choice
 from hepipe.weights.start import MODEL, start_files
 
+_Kind = TypeVar("_Kind", bound=Spec)
 CONFIG, HISTORY = "config.json", "history.parquet"
 
 
@@ -91,7 +94,7 @@ def plan(
         lines.append(f"device {device}, as --device is not given")
     if device is not None:
         training["device"] = device
-    tiles = SplitTiles(found.index, "train", mpp=training.get("mpp"))
+    tiles = SplitTiles(found.index, "train", mpp=_validated(TrainingSpec, training, "training.").mpp)
     if "crop_px" not in training and tiles.rows:
         training["crop_px"] = _crop_for(entry, preset, tiles, found)
         if training["crop_px"] != TrainingSpec().crop_px:
@@ -100,7 +103,8 @@ def plan(
     tiles.check_carries(entry.needs_of(preset), model=f"{model} {preset}")
     name = f"{model}-{preset}-s{seed}"
     folders = dict(part_folders or {})
-    spec = _run_spec(
+    spec = _validated(
+        RunSpec,
         {
             "model": model,
             "preset": preset,
@@ -111,7 +115,7 @@ def plan(
             "parts": {part: read_resolved(folder / CONFIG).name for part, folder in folders.items()},
             "init_from": from_words(init_from) if init_from else {},
             "training": training,
-        }
+        },
     )
     run = resolve_run(name, spec)
     if tiles.rows and run.training.crop_px > tiles.side_px:
@@ -261,14 +265,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def _run_spec(values: Mapping[str, Any]) -> RunSpec:
-    from pydantic import ValidationError
-
+def _validated(kind: type[_Kind], values: Mapping[str, Any], begin: str = "") -> _Kind:
     try:
-        return RunSpec.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+            f"{begin}{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors()
         ]
         raise ConfigError("; ".join(problems)) from None

@@ -79,6 +79,8 @@ def test_a_folder_with_other_files_is_not_written_into(data, tmp_path):
         ("n_stepz=3", "--set n_stepz: neither pix2pix nor training has it; did you mean n_steps?"),
         ("n_steps", "--set n_steps: KEY=VALUE expected"),
         ("gan=foo", r"options.gan: Input should be 'vanilla', 'lsgan'"),
+        ("mpp=abc", "training.mpp: Input should be a valid number"),
+        ("mpp=0.1", "tiles are stored at 0.5 µm/px; a view at 0.1 would be finer"),
         ("n_steps=0", "training.n_steps: Input should be greater than 0"),
         ("select.metric=best", "training.select.metric: Input should be 'last'"),
         ("crop_px=64", "crop_px is 64, but tiles of set are 32 px at 0.5 µm/px; leave it out, or --set crop_px=32"),

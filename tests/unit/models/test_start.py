@@ -151,6 +151,16 @@ def test_a_file_says_by_its_tensors_which_network_it_holds(tmp_path):
     assert read_start(resolved("cut"), {"*": str(tmp_path / "one.pth")}).told.keys() == {"generator"}
 
 
+def test_a_checkpoint_of_another_preset_names_it(tmp_path):
+    module = zoo_module("cut")
+    other = module.build(module.PRESETS["paper"].model_copy(update={"width": 4, "head_width": 4}), {})
+    torch.save(other.discriminator.state_dict(), tmp_path / "c.pth")
+    with pytest.raises(
+        WeightsError, match=r"c.pth fits cut with preset paper or fastcut, not tiny as it is here; .* of another sh"
+    ):
+        read_start(resolved("cut"), {"*": str(tmp_path / "c.pth")})
+
+
 def test_one_of_several_groups_is_chosen_by_its_name(tmp_path):
     state = tiny("cut").generator.state_dict()
     ema = {name: value + 1 for name, value in state.items()}
