@@ -34,6 +34,7 @@ from hepipe.stores.tables import SCORES, read_table
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = REPOSITORY / "docs" / "examples" / "learning.yaml"
 DATASET, SPLIT = "restained", "test"
+RIVALS = ("identity", "mean_colour", "pixel_map")
 POSITIVE_FRAC = 0.05
 SHOWN_PX = 150
 PER_ROW = 7
@@ -134,9 +135,8 @@ def table(found: Sequence[Result]) -> list[dict[str, str]]:
     dice = max((one.dab_dice for one in maps), default=math.nan)
     fd = min((one.fd for one in plain), default=math.nan)
     rows = []
-    for one in sorted(found, key=lambda one: (one.model not in ("identity", "pixel_map"), one.model, one.seed)):
+    for one in sorted(found, key=lambda one: (one.model not in RIVALS, one.model, one.seed)):
         beats = [one.iod_ccc > ccc, one.dab_dice > dice, one.fd < fd]
-        is_rival = one in maps or one in plain
         rows.append(
             {
                 "model": one.model,
@@ -150,7 +150,7 @@ def table(found: Sequence[Result]) -> list[dict[str, str]]:
                 "- identity": f"{one.fd - fd:+.1f}",
                 "psnr": f"{one.psnr:.2f}",
                 "ssim": f"{one.ssim:.3f}",
-                "beats": "" if is_rival else " ".join("yes" if each else "no" for each in beats),
+                "beats": "" if one.model in RIVALS else " ".join("yes" if each else "no" for each in beats),
             }
         )
     return rows
@@ -173,7 +173,7 @@ def picture(folder: Path, found: Sequence[Result], path: Path) -> None:
     first = {one.model: one for one in sorted(found, key=lambda one: -one.seed)}
     shown = sorted(first.values(), key=lambda one: (one.model != "pixel_map", one.model))
     columns: dict[str, list[np.ndarray]] = {}
-    for one in (each for each in shown if each.model != "identity"):
+    for one in (each for each in shown if each.model not in ("identity", "mean_colour")):
         virtual = folder / "results" / "runs" / one.run / "on" / DATASET / SPLIT / "virtual.zarr"
         pairs = {
             pair.tile_id: pair for pair in PairedTiles(folder / "results" / DATASET / "index.parquet", SPLIT, virtual)
