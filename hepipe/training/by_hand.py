@@ -131,7 +131,7 @@ def plan(
     read_start(run, files)  # raises before there is a folder
     folder = out or Path("runs") / name
     lines.insert(0, f"{model} {preset} on {found.card.name}: {len(tiles)} training tiles of {tiles.side_px} px")
-    lines.append(f"{run.training.batch_size} crops a step; the run's folder is {folder}")
+    lines.append(f"batches of {run.training.batch_size}; the run's folder is {folder}")
     return Plan(run, found, folder, files, folders, lines)
 
 

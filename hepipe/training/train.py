@@ -31,6 +31,7 @@ from hepipe.models.rates import expected, known_rates, training_workload
 from hepipe.models.resolved import ResolvedRun
 from hepipe.models.spending import machine_name, spending
 from hepipe.models.start import Start, put_start, read_start
+from hepipe.specs.start import WHOLE
 from hepipe.stores.costs import COST, Cost, Expected
 from hepipe.stores.provenance import Provenance, code_version, digest
 from hepipe.training.batch_norm import has_batch_norm
@@ -99,7 +100,8 @@ def _train_claimed(
     device = device_of(run)
     choice = find_choice(spec.select, crop_px=spec.crop_px, where=f"runs.{run.name}.training", device=device)
     if missing := sorted(run.init_from.keys() - init_files.keys()):
-        raise ConfigError(f"run {run.name}: no --init-from for {', '.join(missing)}, which it starts from")
+        named = ", ".join("a model" if network == WHOLE else f"the {network}" for network in missing)
+        raise ConfigError(f"run {run.name}: starts from {named} that --init-from does not name; give it as for resolve")
     parts = load_parts(run, part_folders, training=True)
     start = read_start(run, init_files) if init_files else Start()
     tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb)
