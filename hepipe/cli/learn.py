@@ -38,7 +38,7 @@ def resolve(run: Annotated[str, typer.Option(help="Name of the run.")], spec: Sp
 
 
 def train(
-    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="By hand: a model of `hepipe models`.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="MODEL", help="By hand: a model of `hepipe models`.")] = None,
     data: Annotated[Path | None, typer.Option(help="By hand: a data set's folder, or its index.")] = None,
     preset: Annotated[str, typer.Option(help="By hand: of the model.")] = "paper",
     seed: Annotated[int, typer.Option(min=0, help="By hand.")] = 0,
@@ -105,7 +105,7 @@ def _train_run(given: dict[str, Path], *, init_from: str, part_folders: dict[str
 
 
 def predict(
-    folder: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="By hand: folder of a trained run.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="RUN", help="By hand: folder of a trained run.")] = None,
     he: Annotated[Path | None, typer.Option(help="By hand: a folder of H&E pictures, or a data set.")] = None,
     out: Annotated[Path | None, typer.Option(help="By hand: folder of the virtual pictures.")] = None,
     mpp: Annotated[float | None, typer.Option(min=0, help="By hand: µm per px of the pictures.")] = None,

@@ -215,3 +215,11 @@ def test_weights_of_another_run_are_not_used(data, run, he, tmp_path):
     (other / "config.json").write_bytes((run / "config.json").read_bytes())
     said = refused("predict", other, "--he", he, "--mpp", 0.5, "--out", tmp_path / "out")
     assert "weights and record of two runs (model mean_colour in model.safetensors, pixel_map in config.json" in said
+
+
+def test_crops_and_padding_put_every_px_back_where_it_was(data, he, tmp_path):
+    run = train(data, tmp_path / "run", "identity")
+    words = ("predict", run, "--he", he, "--mpp", 0.5, "--out", tmp_path / "out", "--tile-px", 48)
+    assert hepipe(*words)[0] == 0
+    for name in ("a.png", "c.tif"):
+        np.testing.assert_array_equal(pixels(tmp_path / f"out/{name[0]}.png"), pixels(he / name))
