@@ -219,6 +219,7 @@ def train_method(
         history.load(state["history"])
         for name, player in players.items():
             player.load(state["players"][name])
+        del state  # or the loaded tensors stay beside the model's
         meter.say(f"goes on from step {start}")
     # As many as the process with the fewest tiles can cut, since all of them meet in every turn.
     pieces = min(spec.accumulation, spec.batch_size // n_ranks())

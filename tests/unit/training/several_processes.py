@@ -38,8 +38,15 @@ TRAININGS = {
     "bbdm": ("bbdm", {}, {"batch_size": 3, "n_steps": 6}),
     "pix2pix": (
         "pix2pix",
-        {"dropout": 0.0},
-        {"batch_size": 5, "n_steps": 3, "sync_batch_norm": True, "accumulation": 2},
+        # Rank 0 validates in train mode, by the statistics of each tile, and must not wait for the others there.
+        {"dropout": 0.0, "inference_mode": "train_stats"},
+        {
+            "batch_size": 5,
+            "n_steps": 3,
+            "sync_batch_norm": True,
+            "accumulation": 2,
+            "select": {"metric": "mae", "every": 2},
+        },
     ),
     # Young networks under these norms have gradients of a million: rounding alone grows to 1e-3 in three steps of one
     # process that cuts its batch. So the same in double precision, where nothing but a mistake can differ.

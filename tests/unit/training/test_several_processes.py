@@ -38,7 +38,7 @@ def two(index, folder):
         )
         for rank in range(2)
     ]
-    codes = [process.wait(timeout=300) for process in processes]
+    codes = [process.wait(timeout=1200) for process in processes]
     assert codes == [0, 0]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
@@ -52,12 +52,14 @@ def test_two_processes_lose_and_stain_like_one(two, index, folder, tmp_path, nam
     most = 1e-8 if "double" in name else 1e-4
     rows, method, tiles = both.trained(index, tmp_path, name)
     one, first, second = by_name(rows), by_name(two[0][name]), by_name(two[1][name])
-    assert one.keys() == first.keys() == second.keys()
+    assert one.keys() == first.keys()
     losses = [key for key in one if not key[2].endswith((".gradient", ".rate"))]
-    assert {key[2].split(".")[0] for key in losses} == method.players().keys()
+    assert {key[2].split(".")[0] for key in losses if key[1] == "train"} == method.players().keys()
     for key in losses:
         assert first[key] == pytest.approx(one[key], abs=most, rel=most), key
-        assert first[key] == second[key], key
+    # Only the first process validates; all others know the means over all tiles as it does.
+    assert {key: value for key, value in first.items() if key[1] == "train"} == second
+    assert ("val" in {key[1] for key in first}) == ("select" in both.TRAININGS[name][2])
     with both.all_in_double("double" in name):
         seeds = torch.tensor([4, 5])
         fresh, other = (both.built(*both.TRAININGS[name][:2]) for _ in range(2))
