@@ -25,18 +25,10 @@ def costs(found: Gathered) -> Html:
         return missing("No run of this report has an account of what it took.")
     order = {run.name: place for place, run in enumerate(found.runs)}
     known.sort(key=lambda cost: (order[cost.run], cost.workload.stage == "predict"))
-    rows = [_row(cost) for cost in known]
-    head: list[Content] = [
-        "run",
-        "job",
-        "before",
-        "took",
-        "device-hours",
-        "a step or tile",
-        "memory",
-        "GPU memory",
-        "disk",
-    ]
+    on_gpu = any(cost.device_mb is not None for cost in known)
+    rows = [_row(cost, on_gpu=on_gpu) for cost in known]
+    head: list[Content] = ["run", "job", "before", "took", "device-hours", "a step or tile", "memory"]
+    head += ["GPU memory", "disk"] if on_gpu else ["disk"]
     parts = [tag("p", SAID, class_="quiet"), table(head, rows, numeric_from=2), _sum(known)]
     without = [name for name in order if name not in {cost.run for cost in known}]
     if without:
@@ -44,12 +36,11 @@ def costs(found: Gathered) -> Html:
     return join(parts)
 
 
-def _row(cost: Cost) -> list[Content]:
+def _row(cost: Cost, *, on_gpu: bool) -> list[Content]:
     work = cost.workload
     job = f"train, {cost.n_units:,} {work.unit}s" if work.stage == "train" else f"predict, {cost.n_units:,} tiles"
-    taken = (
-        f"{work.processes} × {work.machine}" if work.device == "cuda" else f"{work.machine}, {work.units_at_once} cores"
-    )
+    cores = "1 core" if work.units_at_once == 1 else f"{work.units_at_once} cores"
+    taken = f"{work.processes} × {work.machine}" if work.device == "cuda" else f"{work.machine}, {cores}"
     sessions = "" if len(cost.sessions) < 2 else f"in {len(cost.sessions)} sessions"
     state = sessions if cost.finished else ", ".join(part for part in (sessions, "not finished") if part)
     each = cost.seconds_a_unit
@@ -69,7 +60,7 @@ def _row(cost: Cost) -> list[Content]:
         f"{cost.device_hours:.3g}",
         "–" if each is None else join([f"{each:.3g}\N{NO-BREAK SPACE}s", " ", tag("small", f"a {work.unit}")]),
         disk_in_words(cost.memory_mb * 1e6) if cost.sessions else "–",
-        "–" if cost.device_mb is None else disk_in_words(cost.device_mb * 1e6),
+        *([] if not on_gpu else ["–" if cost.device_mb is None else disk_in_words(cost.device_mb * 1e6)]),
         disk_in_words(cost.disk_bytes),
     ]
 

@@ -69,7 +69,8 @@ def test_what_was_expected_stands_beside_what_it_took(section):
         account("mine", session(40, 20.0), stage="predict", disk_bytes=500_000),
     )
     assert "train, 40 steps cut, small; Some CPU, 2 cores 30.0 min measured in run a 60.0 min 2 90 s a step" in shown
-    assert "512.0 MB – 2.0 MB" in shown
+    assert "512.0 MB 2.0 MB" in shown
+    assert "GPU memory" not in shown
     assert "predict, 40 tiles" in shown
     assert "– no rate known 20 s 0.0111 0.5 s a tile" in shown
     assert "In all 2.01 CPU core-hours; 2.5 MB of models and virtual tiles." in shown
