@@ -50,7 +50,9 @@ WeightsFolder = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(doctor)
-    weights = typer.Typer(no_args_is_help=True, help="Weight files of metrics. Nothing is ever downloaded.")
+    weights = typer.Typer(
+        no_args_is_help=True, help="Weight files of metrics and of encoders. Nothing is ever downloaded."
+    )
     weights.command("status")(weights_status)
     weights.command("add")(weights_add)
     app.add_typer(weights, name="weights")

@@ -95,7 +95,12 @@ def plan(
     if device is not None:
         training["device"] = device
     tiles = SplitTiles(found.index, "train", mpp=_validated(TrainingSpec, training, "training.").mpp)
-    if "crop_px" not in training and tiles.rows:
+    if not tiles.rows:
+        raise StoreError(
+            f"{found.index}: split train holds no tile; dataset.json beside it says what became of each case, and "
+            "splits.shares of the config how many train"
+        )
+    if "crop_px" not in training:
         training["crop_px"] = _crop_for(entry, preset, tiles, found)
         if training["crop_px"] != TrainingSpec().crop_px:
             lines.append(f"crops of {training['crop_px']} px: {model} {preset} takes {entry.size_in_words(preset)}, ")
@@ -118,7 +123,7 @@ def plan(
         },
     )
     run = resolve_run(name, spec)
-    if tiles.rows and run.training.crop_px > tiles.side_px:
+    if run.training.crop_px > tiles.side_px:
         largest = entry.largest(tiles.side_px, preset) or tiles.side_px
         raise StoreError(
             f"crop_px is {run.training.crop_px}, but tiles of {found.card.name} are {tiles.side_px} px at "

@@ -109,6 +109,8 @@ def test_what_is_no_data_set_says_what_to_give(tmp_path, make_index):
     assert "becomes a data set by `import`" in refused("train", "cut", "--data", tmp_path / "pictures")
     assert "not a readable card" in refused("train", "cut", "--data", index.parent)
     with_card(index)
+    alone = with_card(make_index({"test": 1}, folder="alone"))
+    assert "split train holds no tile" in refused("train", "cut", "--data", alone)
     (index.parent / "sections.json").write_text("{}")
     (index.parent / "tiles").rename(tmp_path / "gone")
     assert "a packed data set, which holds no pixels" in refused("train", "cut", "--data", index.parent)
