@@ -62,4 +62,5 @@ def _length(run: RunView, record: ResolvedRun) -> str:
 
 
 def _is_side_note(name: str) -> bool:
-    return name.startswith(("rate", "lr", "learning_rate", "seconds", "tiles_per"))
+    """Rows that are no loss: learning rate, gradient norm and skipped steps of a player (`generator.rate`)."""
+    return name.rpartition(".")[2] in ("rate", "gradient", "skipped")
