@@ -90,7 +90,7 @@ def test_a_fresh_network_is_silent_until_its_weights_are_drawn_as_released():
     assert network(x, t).any()
     assert not network.middle[1].out.weight.any()
     assert torch.equal(network.middle[1].qkv.weight, before)
-    assert float(network.middle[0].conv2.weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert float(network.middle[0].conv2.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
 
 
 def test_a_network_takes_any_sides_that_its_levels_can_halve():
