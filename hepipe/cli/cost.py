@@ -48,6 +48,7 @@ def cost(
 
 def _yaml(path: Path) -> dict[str, Any]:
     from hepipe.errors import ConfigError
+    from hepipe.specs.twice import refuse_twice
 
     try:
         import yaml
@@ -61,6 +62,7 @@ def _yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: sections such as `datasets` and `runs` expected")
+    refuse_twice(path)
     return found
 
 

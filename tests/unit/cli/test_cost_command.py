@@ -121,7 +121,11 @@ def test_the_table_fits_a_terminal_and_says_what_is_open(raw, results, tmp_path)
 
 def test_a_config_that_is_none_is_refused(tmp_path):
     path = tmp_path / "config.yaml"
-    for text, said in (("a: [", "no YAML"), ("- 1", "sections such as")):
+    for text, said in (
+        ("a: [", "no YAML"),
+        ("- 1", "sections such as"),
+        ("runs: {}\nruns: {}", "runs: stands in line 1"),
+    ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):
             hepipe("--config", path)
