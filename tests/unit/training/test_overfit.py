@@ -36,8 +36,8 @@ class Bar:
 
 
 # A model that is told what to draw is held to the picture. CUT never sees which IHC belongs to an H&E, and the contrast
-# of ASP compares features of patches, not colours: theirs are the terms that they lower, and the mean colours. Rings are
-# asked of those that had them after so few steps; in pix2pix, with its dropout, they come later than all else.
+# of ASP compares features of patches, not colours: theirs are the terms that they lower, and the mean colours. Rings
+# are asked of those that had them after so few steps; in pix2pix, with its dropout, they come later than all else.
 BARS = {
     "bbdm": Bar(200, 0.6, ("network.loss",), mae=0.5),
     "bcistainer": Bar(300, 0.4, ("generator.pixel",), mae=0.4),
