@@ -32,7 +32,8 @@ _PYRAMID = {
 
 PRESETS = {
     "paper": Config.model_validate(_PYRAMID),
-    "small": cut.PRESETS["small"].model_copy(update=_PYRAMID),
+    # Ten times the pyramid: at its own weight, after 1,500 steps of two crops, the contrast had left no DAB.
+    "small": cut.PRESETS["small"].model_copy(update={**_PYRAMID, "pyramid_weight": 100.0, "width": 6}),
     "tiny": cut.PRESETS["tiny"].model_copy(update=_PYRAMID),
 }
 
