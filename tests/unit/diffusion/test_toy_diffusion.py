@@ -9,7 +9,7 @@ from hepipe.diffusion.noise import add_noise, cosine_betas, kept_times, make_sch
 from hepipe.diffusion.samplers import sample_ddim
 from hepipe.networks.adm import AdmUnet
 
-SIDE, STEPS, BATCH = 64, 300, 4
+SIDE, STEPS, BATCH = 64, 150, 2
 
 
 def discs(n, random):
