@@ -68,10 +68,10 @@ def predict(
     from hepipe.inference.by_hand import open_run, stain_all
     from hepipe.inference.pictures import find_sources
 
-    given = {"RUN": run, "--he": he, "--out": out}
-    if missing := [name for name, value in given.items() if value is None]:
-        raise ConfigError(f"predict: {', '.join(missing)} is missing; hepipe predict RUN --he DIR --out DIR")
-    assert run is not None and he is not None and out is not None  # noqa: PT018
+    if run is None or he is None or out is None:
+        given = {"RUN": run, "--he": he, "--out": out}
+        missing = ", ".join(name for name, value in given.items() if value is None)
+        raise ConfigError(f"predict: {missing} is missing; hepipe predict RUN --he DIR --out DIR")
     opened = open_run(run, device=device)
     sources = find_sources(he, opened.run, opened.told, normalization=opened.normalization, split=split, mpp=mpp)
     _say([*opened.lines, *sources.lines])

@@ -101,6 +101,12 @@ def zoo_module(model: str) -> ModuleType:
     return importlib.import_module(f"hepipe.models.zoo.{model}")
 
 
+def misfit(model: str, config: Spec, training: TrainingSpec) -> str:
+    """What of a protocol a model cannot follow, beyond the literal SIZE, as its file says; empty for nothing."""
+    module = zoo_module(model)
+    return module.misfit(config, training) if hasattr(module, "misfit") else ""
+
+
 def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
     """The complete record of a run.
 
@@ -124,8 +130,7 @@ def resolve_run(name: str, run: RunSpec) -> ResolvedRun:
     training = run.training
     if training.budget.batch == "published" and published.batch_size is not None:
         training = _with_batch(training, published.batch_size, where=where)
-    # What of the protocol a model's networks are built for, beyond the literal SIZE, its file says here.
-    if problem := module.misfit(config, training) if hasattr(module, "misfit") else "":
+    if problem := misfit(run.model, config, training):
         raise ConfigError(f"config:\n  {where}.{problem}")
     parts = {part: _resolve_part(run.parts.get(part), need) for part, need in entry.parts_of(run.preset).items()}
     return ResolvedRun(

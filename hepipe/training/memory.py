@@ -10,7 +10,7 @@ import torch
 
 from hepipe.errors import HepipeError
 from hepipe.models.catalog import Entry
-from hepipe.models.resolved import ResolvedRun, zoo_module
+from hepipe.models.resolved import ResolvedRun, misfit, zoo_module
 
 _CPU_WORDS = ("not enough memory", "DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc")
 
@@ -67,11 +67,8 @@ def _smaller_crop(run: ResolvedRun, entry: Entry) -> list[str]:
 
 def _misfit(run: ResolvedRun, crop_px: int) -> bool:
     """Whether the model itself refuses a crop."""
-    module = zoo_module(run.model)
-    if not hasattr(module, "misfit"):
-        return False
-    config = module.Config.model_validate(dict(run.config))
-    return bool(module.misfit(config, run.training.model_copy(update={"crop_px": crop_px})))
+    config = zoo_module(run.model).Config.model_validate(dict(run.config))
+    return bool(misfit(run.model, config, run.training.model_copy(update={"crop_px": crop_px})))
 
 
 def _savers(config: Mapping[str, Any]) -> list[str]:

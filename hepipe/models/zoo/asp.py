@@ -21,9 +21,10 @@ from torch.optim import Adam, Optimizer
 from hepipe.dataset.batch import Batch
 from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.losses.patchnce import Lookup, Schedule, adaptive_weights, patch_nce, trust_in_all, unit_rows
-from hepipe.losses.pyramid import BINOMIAL_LEAST_PX, binomial_l1
+from hepipe.losses.pyramid import binomial_l1
 from hepipe.models.draws import shared_generator
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.models.misfits import pyramid_misfit
 from hepipe.models.ranks import mean_over_ranks
 from hepipe.models.recompute import Forward
 from hepipe.models.schedules import linear_decay, share_epochs
@@ -246,12 +247,7 @@ def from_released(
 
 def misfit(config: Config, training: TrainingSpec) -> str:
     """Why the loss cannot be computed under a protocol; empty when it can."""
-    if config.pyramid_weight and training.crop_px < BINOMIAL_LEAST_PX:
-        return (
-            f"training.crop_px: {training.crop_px} px, but the pyramid loss takes crops from {BINOMIAL_LEAST_PX} px "
-            "on; set that, or options.pyramid_weight: 0"
-        )
-    return ""
+    return pyramid_misfit(training.crop_px) if config.pyramid_weight else ""
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:

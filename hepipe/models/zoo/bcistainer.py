@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -326,10 +326,12 @@ class Bcistainer(nn.Module):
     ) -> Float[Tensor, "b 3 h w"]:
         if to != "ihc":
             raise ValueError(f"to is {to!r}; bcistainer stains H&E as ihc only")
-        stained: Callable[[Tensor], Tensor] = lambda x: self.average(x).ihc.float()  # noqa: E731
         with in_mode(self.average, train=False):
-            pictures = mean_of_versions(stained, tiles) if self.config.tta else stained(tiles)
+            pictures = mean_of_versions(self._stained, tiles) if self.config.tta else self._stained(tiles)
         return whole_levels_down(pictures) if self.config.truncate else pictures
+
+    def _stained(self, tiles: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return self.average(tiles).ihc.float()
 
 
 def average_decay(update: int, *, after: int, largest: float, inv_gamma: float = 1.0, power: float = 1.0) -> float:
