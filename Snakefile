@@ -7,6 +7,7 @@ if "datasets" not in config:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/common_runs.smk"
 include: "workflow/rules/synth.smk"
 include: "workflow/rules/slides.smk"
 include: "workflow/rules/registration.smk"
