@@ -135,6 +135,7 @@ class TileBatches(IterableDataset[Batch]):
             "flips": sampler.flips,
             "seed": sampler.seed,
             "unpaired": sampler.unpaired,
+            "replacement": sampler.replacement,
         }
 
 

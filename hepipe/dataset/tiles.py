@@ -355,6 +355,7 @@ class Sampler:
         seed: Of the permutations, crops and flips.
         needs: Items beside both stains.
         unpaired: Draw `ihc` independently of `he`.
+        replacement: Every draw is of any tile, as in ASP's released code, and an epoch only a number of draws.
         rank: Number of this process; it takes every `n_ranks`-th tile of the batch.
         n_ranks: Processes that train together.
     """
@@ -366,6 +367,7 @@ class Sampler:
     seed: int
     needs: Sequence[str] = ()
     unpaired: bool = False
+    replacement: bool = False
     rank: int = 0
     n_ranks: int = 1
 
@@ -389,7 +391,7 @@ class Sampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every tile is seen once."""
+        """Steps in which every tile is seen once; with replacement, as many."""
         return -(-len(self.tiles) // self.batch_size)
 
     def batch(self, step: int) -> Batch:
@@ -422,6 +424,8 @@ class Sampler:
         )
 
     def _place(self, draw: int, *, stream: int) -> int:
+        if self.replacement:
+            return int(np.random.default_rng((self.seed, 2, stream, draw)).integers(len(self.tiles)))
         epoch, at = divmod(draw, len(self.tiles))
         return int(_permutation(len(self.tiles), self.seed, stream, epoch)[at])
 

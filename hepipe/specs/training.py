@@ -63,6 +63,9 @@ class TrainingSpec(Spec):
     mpp: float | None = Field(None, gt=0, description="µm per px of what the model sees; empty: as stored.")
     crop_px: int = Field(256, gt=0, description="Side of the random training crop, px at `mpp`.")
     flips: bool = Field(True, description="Flip and turn both stains alike.")
+    sample_with_replacement: bool = Field(
+        False, description="Every draw is of any tile, as in ASP's released code; else every tile once an epoch."
+    )
     normalize: NormalizeSpec = Field(
         NormalizeSpec(),
         description="Colours brought to the median of the training split's cases: none, reinhard or macenko.",
@@ -106,7 +109,18 @@ class TrainingSpec(Spec):
         return self
 
 
-PROTOCOL = ("budget", "n_steps", "batch_size", "mpp", "crop_px", "flips", "normalize", "precision", "select")
+PROTOCOL = (
+    "budget",
+    "n_steps",
+    "batch_size",
+    "mpp",
+    "crop_px",
+    "flips",
+    "sample_with_replacement",
+    "normalize",
+    "precision",
+    "select",
+)
 """Keys of `training` that a fair comparison shares; the others say how a run is carried out."""
 
 
@@ -228,6 +242,7 @@ def protocol_in_words(training: TrainingSpec, evaluation: EvaluationSpec) -> dic
         "batch": batch,
         "resolution": "as stored" if training.mpp is None else f"{training.mpp:g} µm/px",
         "training crop": f"{training.crop_px} px, {'flipped and turned' if training.flips else 'as it lies'}",
+        "draws": "any tile at any time" if training.sample_with_replacement else "every tile once an epoch",
         "colours": ", ".join(
             f"{name} {'as stored' if way == 'none' else f'by {way}'}"
             for name, way in (("H&E", training.normalize.he), ("IHC", training.normalize.ihc))

@@ -120,6 +120,7 @@ def _train_claimed(
         seed=run.seed,
         needs=run.needs,
         unpaired=run.pairing == "unpaired",
+        replacement=spec.sample_with_replacement,
         rank=rank(),
         n_ranks=n_ranks(),
     )

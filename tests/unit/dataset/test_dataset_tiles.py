@@ -126,6 +126,22 @@ def test_several_processes_share_the_batch_of_one(make_index):
         assert torch.equal(share.he, one.he[rank::2])
 
 
+def test_with_replacement_an_epoch_repeats_tiles_and_leaves_others_out(make_index):
+    index = make_index({"train": 7})
+    once, drawn = sampler(index), sampler(index, replacement=True)
+    epochs = 40
+
+    def tiles_of_epoch(of, epoch):
+        steps = range(epoch * of.steps_per_epoch, (epoch + 1) * of.steps_per_epoch)
+        return [tile for step in steps for tile in of.batch(step).tile_ids][: len(of.tiles)]
+
+    n = len(once.tiles)
+    assert len(set(tiles_of_epoch(once, 0))) == n
+    found = [len(set(tiles_of_epoch(drawn, epoch))) / n for epoch in range(epochs)]
+    assert abs(sum(found) / epochs - (1 - (1 - 1 / n) ** n)) < 0.1
+    assert drawn.batch(5).tile_ids == sampler(index, replacement=True).batch(5).tile_ids
+
+
 def test_unpaired_ihc_is_drawn_independently(make_index):
     index = make_index({"train": 9})
     paired, unpaired = sampler(index), sampler(index, unpaired=True)
