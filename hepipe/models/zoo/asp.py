@@ -67,6 +67,7 @@ class Config(Spec):
     identity_nce: bool = Field(False, description="Also contrast G(ihc) with ihc; both contrasts then count half.")
     schedule: Schedule | None = Field("lambda", description="How trust in all patches falls; empty: it never does.")
     lookup: Lookup = Field("linear", description="Weight of a patch by its similarity to the real one.")
+    init_gain: float = Field(0.02, gt=0, description="Of Xavier's normal distribution, which all weights start from.")
     lr: float = Field(2e-4, gt=0)
     betas: tuple[float, float] = (0.5, 0.999)
     constant_epochs: int = Field(30, gt=0, description="At the full rate; a share, with `decay_epochs`, of the run.")
@@ -117,7 +118,7 @@ class Asp(nn.Module):
         self.discriminator = PatchDiscriminator(
             width=config.judge_width, n_layers=config.judge_layers, norm="instance", antialias=True, spectral=True
         )
-        init_xavier(self)
+        init_xavier(self, gain=config.init_gain)
 
     def players(self) -> Mapping[str, nn.Module]:
         # Generator and heads step together, with equal settings: one Adam is theirs.

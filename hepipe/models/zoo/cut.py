@@ -64,6 +64,7 @@ class Config(Spec):
     nce_weight: float = Field(1.0, ge=0)
     identity_nce: bool = Field(True, description="Also contrast G(ihc) with ihc; both terms then count half.")
     flip_equivariance: bool = Field(False, description="Half of the batches are stained mirrored, as in FastCUT.")
+    init_gain: float = Field(0.02, gt=0, description="Of Xavier's normal distribution, which all weights start from.")
     lr: float = Field(2e-4, gt=0)
     betas: tuple[float, float] = (0.5, 0.999)
     constant_epochs: int = Field(200, gt=0, description="At the full rate; a share, with `decay_epochs`, of the run.")
@@ -95,7 +96,7 @@ class Cut(nn.Module):
         self.discriminator = PatchDiscriminator(
             width=config.judge_width, n_layers=config.judge_layers, norm="instance", antialias=True
         )
-        init_xavier(self)
+        init_xavier(self, gain=config.init_gain)
 
     def players(self) -> Mapping[str, nn.Module]:
         # Generator and heads step together, with equal settings: one Adam is theirs.
