@@ -42,6 +42,7 @@ class ResnetGenerator(nn.Module):
         n_blocks: Residual blocks at a quarter of the side.
         dropout: Share of features dropped in every residual block.
         antialias: Blur before halving and while doubling, in place of strided convolutions.
+        antialias_up: Blur while doubling; None: as `antialias`.
         spectral: Spectral norm on every convolution; the plain form has transposed ones, which have none.
     """
 
@@ -55,12 +56,14 @@ class ResnetGenerator(nn.Module):
         norm: Norm = "batch",
         dropout: float = 0.0,
         antialias: bool = False,
+        antialias_up: bool | None = None,
         spectral: bool = False,
         inputs: int = 3,
         outputs: int = 3,
     ) -> None:
         super().__init__()
-        assert antialias or not spectral, "spectral norm is for the anti-aliased form"
+        antialias_up = antialias if antialias_up is None else antialias_up
+        assert antialias_up or not spectral, "spectral norm is for the anti-aliased form"
         bias = has_bias(norm)
 
         def settled(convolution: nn.Module, channels: int) -> list[nn.Module]:
@@ -76,7 +79,7 @@ class ResnetGenerator(nn.Module):
         layers += [ResidualBlock(4 * width, norm=norm, dropout=dropout, spectral=spectral) for _ in range(n_blocks)]
         for channels in (4 * width, 2 * width):
             up: nn.Module
-            if antialias:
+            if antialias_up:
                 layers.append(BlurUp())
                 up = conv_layer(channels, channels // 2, 3, padding=1, bias=bias, spectral=spectral)
             else:

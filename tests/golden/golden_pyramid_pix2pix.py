@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import torch
 from cases import Case, golden, leaf, near, near_gradient
-from golden_pix2pix import check_network, check_steps
+from golden_pix2pix import check_network, check_steps, generator_of, steps_options
 
 from hepipe.losses.pyramid import blur, gaussian_kernel, octave_l1, octaves
-from hepipe.models.zoo.pyramid_pix2pix import Config, PyramidPix2pix, from_released
-from hepipe.networks.released import without_filters
-from hepipe.networks.resnet import ResnetGenerator
+from hepipe.models.zoo.pyramid_pix2pix import Config, PyramidPix2pix
 
 LOSS = 1e-4
 RESAMPLED = 1e-5
@@ -17,27 +15,9 @@ RESAMPLED = 1e-5
 LOGS = {"G_GAN": "adversarial", "D_fake": "fake", "D_real": "real"}
 
 
-def generator_options(case: Case) -> dict[str, object]:
-    config = case.config
-    options = {"width": config["ngf"], "blocks": config["n_blocks"], "dropout": config["dropout"]}
-    return options | {"norm": config["norm"]}
-
-
 @golden("pyramid_pix2pix", "resnet_generator")
 def resnet_generator(case: Case) -> None:
-    config = case.config
-    network = ResnetGenerator(
-        width=config["ngf"],
-        n_blocks=config["n_blocks"],
-        norm=config["norm"],
-        dropout=float(config["dropout"]),
-        antialias=config["antialias"],
-    )
-    weights = without_filters(case.group("w/"))
-    if not config["antialias"]:  # the form of this model, so its loader takes it
-        weights = from_released(weights, network="generator", config=Config(**generator_options(case)))
-    network.load_state_dict(weights)
-    check_network(case, network)
+    check_network(case, generator_of(case.config, case.group("w/")))
 
 
 @golden("pyramid_pix2pix", "gaussian_octave")
@@ -73,19 +53,7 @@ def pyramid_loss(case: Case) -> None:
 @golden("pyramid_pix2pix", "train_steps")
 def train_steps(case: Case) -> None:
     config = case.config
-    assert config["arch"] == "resnet"
-    judge = case.group("d/")
-    options = Config(
-        **generator_options(case),
-        judge_width=config["ndf"],
-        judge_layers=sum(tensor.ndim == 4 for tensor in judge.values()) - 2,
-        gan=config["gan_mode"],
-        octave_weights=(config["lambda_L1"], *config["pyramid_weights"]),
-        lr=config["lr"],
-        betas=config["betas"],
-    )
-    method = PyramidPix2pix(options)
-    method.generator.load_state_dict(from_released(case.group("w/"), network="generator", config=options))
-    method.discriminator.load_state_dict(from_released(judge, network="discriminator", config=options))
+    weights = (config["lambda_L1"], *config.get("pyramid_weights", ()))
+    method = PyramidPix2pix(Config(octave_weights=weights, **steps_options(config)))
     logs_of = {name: LOGS.get(name, name.replace("G_L", "octave")) for name in config["loss_names"]}
     check_steps(case, method, logs_of)
