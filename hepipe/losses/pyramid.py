@@ -126,11 +126,18 @@ BINOMIAL_WEIGHTS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 BINOMIAL_LEAST_PX = 64
 
 
-def binomial_l1(fake: Float[Tensor, "b c h w"], real: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """Mean over six levels of the weighted mean absolute difference: divided by 6, not by the sum of weights.
+def binomial_l1(
+    fake: Float[Tensor, "b c h w"], real: Float[Tensor, "b c h w"], *, weights: Sequence[float] = BINOMIAL_WEIGHTS
+) -> Float[Tensor, ""]:
+    """Mean over the levels of the weighted mean absolute difference: divided by their number, not the sum of weights.
 
     Sides must be multiples of 32 and at least `BINOMIAL_LEAST_PX`, or the coarsest blur has nothing to reflect.
+
+    Args:
+        fake: Output.
+        real: Target.
+        weights: Of the levels, the finest first; their number is that of the levels.
     """
-    levels = binomial_levels(fake.float() - real.float())
-    weighted = [weight * level.abs().mean() for weight, level in zip(BINOMIAL_WEIGHTS, levels, strict=True)]
+    levels = binomial_levels(fake.float() - real.float(), len(weights) - 1)
+    weighted = [weight * level.abs().mean() for weight, level in zip(weights, levels, strict=True)]
     return torch.stack(weighted).mean()

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import torch
 from cases import Case, golden, leaf, near, near_gradient
+from golden_pix2pix import GAN_NAMES, generator_of, judge_of
 
 from hepipe.dataset.batch import Batch
 from hepipe.losses.patchnce import patch_nce, unit_rows
@@ -15,9 +16,7 @@ from hepipe.models.zoo import cut
 from hepipe.networks import heads as heads_module
 from hepipe.networks.blocks import BlurDown, BlurUp, InstanceNorm
 from hepipe.networks.heads import PatchHeads, at_places, head_name
-from hepipe.networks.patchgan import PatchDiscriminator
 from hepipe.networks.released import without_filters
-from hepipe.networks.resnet import ResnetGenerator
 
 FORWARD = 1e-4
 LOSS = 1e-4
@@ -56,36 +55,16 @@ def antialias_resample(case: Case) -> None:
 
 @golden("cut", "resnet_generator")
 def resnet_generator(case: Case) -> None:
-    config = case.config
-    assert config["antialias_down"] == config["antialias_up"]
-    network = ResnetGenerator(
-        width=config["ngf"],
-        n_blocks=config["n_blocks"],
-        norm=config["norm"],
-        dropout=float(config["dropout"]),
-        antialias=config["antialias_up"],
-    )
-    network.load_state_dict(without_filters(case.group("w/")))
-    network.eval()
+    network = generator_of(case.config, case.group("w/")).eval()
     near(network(case["x"]), case["y"], atol=FORWARD, what="y")
-    taps = config["feature_layers"]
-    if f"feat_{taps[0]}" in case:
-        for tap, features in zip(taps, network.features(case["x"], taps), strict=True):
-            near(features, case[f"feat_{tap}"], atol=FORWARD, what=f"feat_{tap}")
+    taps = sorted(tap for tap in case.config["feature_layers"] if f"feat_{tap}" in case)
+    for tap, features in zip(taps, network.features(case["x"], taps) if taps else (), strict=True):
+        near(features, case[f"feat_{tap}"], atol=FORWARD, what=f"feat_{tap}")
 
 
 @golden("cut", "patch_discriminator")
 def patch_discriminator(case: Case) -> None:
-    config = case.config
-    network = PatchDiscriminator(
-        inputs=config["in_channels"],
-        width=config["ndf"],
-        n_layers=config["n_layers"],
-        norm=config["norm"],
-        antialias=config["antialias"],
-    )
-    network.load_state_dict(without_filters(case.group("w/")))
-    near(network(case["x"]), case["y"], atol=FORWARD)
+    near(judge_of(case.config, case.group("w/"))(case["x"]), case["y"], atol=FORWARD)
 
 
 @golden("cut", "projection")
@@ -128,7 +107,7 @@ def generator_objective(case: Case) -> None:
         head_width=config["proj_dim"],
         places=config["num_patches"],
         temperature=config["T"],
-        gan=config["gan_mode"],
+        gan=GAN_NAMES.get(config["gan_mode"], config["gan_mode"]),
         nce_weight=config["lambda_NCE"],
         identity_nce=config["nce_idt"],
     )
@@ -136,9 +115,12 @@ def generator_objective(case: Case) -> None:
     for prefix, network in (("w/", "generator"), ("d/", "discriminator"), ("f/", "heads")):
         weights = cut.from_released(case.group(prefix), network=network, config=options)
         getattr(method, network).load_state_dict(weights)
-    batch = Batch(("a",), case["A"], case["B"], ("her2",))
     with as_the_reference_ran():
-        check_objective(case, method, batch)
+        check_objective(case, method, batch_of(case))
+
+
+def batch_of(case: Case) -> Batch:
+    return Batch(("a",) * len(case["A"]), case["A"], case["B"], ("her2",) * len(case["A"]))
 
 
 def check_objective(case: Case, method: cut.Cut, batch: Batch) -> None:
