@@ -39,10 +39,14 @@ class CropMask(nn.Module):
 
     Args:
         width: Of the generator, and so are `encoder_blocks` and `norm`.
+        of_middle: It sees what the middle makes of the crop; else what the middle is given.
     """
 
-    def __init__(self, *, width: int = 32, encoder_blocks: int = 3, norm: Norm = "batch") -> None:
+    def __init__(
+        self, *, width: int = 32, encoder_blocks: int = 3, norm: Norm = "batch", of_middle: bool = True
+    ) -> None:
         super().__init__()
+        self.of_middle = of_middle
         self.mask_decoder = up_path([width * 2**i for i in range(encoder_blocks + 1)], norm)
         self.mask_outconv = picture_head(width, 1, 7, nn.Sigmoid())
 
@@ -71,8 +75,9 @@ def merge_crops(
     whole = generator.outputs(generator.middle(encoded, style), style)
     pictures, blended = [], []
     for crop, corner in zip(crops, corners, strict=True):
-        features = generator.middle(generator.encode(crop), style)
-        picture, share = generator.paint(features), mask(features)
+        given = generator.encode(crop)
+        features = generator.middle(given, style)
+        picture, share = generator.paint(features), mask(features if mask.of_middle else given)
         around = _square(corner, crop.shape[2])
         full = whole.ihc.clone()
         full[around] = full[around] * (1 - share) + picture * share

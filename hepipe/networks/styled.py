@@ -138,11 +138,17 @@ def _joined(x: Tensor, out: Tensor) -> Tensor:
 
 
 class ModBlock(nn.Module):
-    """Two modulated convolutions beside the identity."""
+    """Two modulated convolutions beside the identity.
 
-    def __init__(self, channels: int, style: int, *, bias: bool = False, attention: bool = False) -> None:
+    Args:
+        linear: Each sees the style through a linear layer of its own; else as it is, so as broad as the channels.
+    """
+
+    def __init__(
+        self, channels: int, style: int, *, bias: bool = False, attention: bool = False, linear: bool = True
+    ) -> None:
         super().__init__()
-        self.style1, self.style2 = nn.Linear(style, channels), nn.Linear(style, channels)
+        self.style1, self.style2 = (nn.Linear(style, channels) if linear else nn.Identity() for _ in range(2))
         self.conv1, self.conv2 = ModulatedConv(channels, bias=bias), ModulatedConv(channels, bias=bias)
         self.attention = _attention(attention)
 
@@ -189,10 +195,10 @@ class PlainBlock(nn.Module):
         return _joined(x, self.conv(x))
 
 
-def style_block(kind: Style, channels: int, *, norm: Norm, attention: bool) -> nn.Module:
-    """A block of the middle, as broad as the style."""
+def style_block(kind: Style, channels: int, *, norm: Norm, attention: bool, linear: bool = True) -> nn.Module:
+    """A block of the middle, as broad as the style; `linear` is of modulated ones."""
     if kind == "mod":
-        return ModBlock(channels, channels, bias=has_bias(norm), attention=attention)
+        return ModBlock(channels, channels, bias=has_bias(norm), attention=attention, linear=linear)
     if kind == "ada":
         return AdaBlock(channels, channels, bias=has_bias(norm), attention=attention)
     return PlainBlock(channels, norm=norm, bias=has_bias(norm), attention=attention)
@@ -215,6 +221,7 @@ class StyledGenerator(nn.Module):
         full_size: Side of the tiles that it is built for, px, a power of two; sets how often the style trunk halves,
             to 8 px. Other sides that 2**encoder_blocks divides work too.
         width: Channels of the first layer; doubled in every encoder block.
+        style_linear: Modulated convolutions see the style through linear layers.
         levels: Classes that a head predicts from the style; 0 for no head.
     """
 
@@ -226,27 +233,30 @@ class StyledGenerator(nn.Module):
         encoder_blocks: int = 3,
         style_blocks: int = 9,
         style: Style = "mod",
+        style_linear: bool = True,
         attention: bool = True,
         norm: Norm = "batch",
         dropout: float = 0.2,
         lowres: bool = True,
         levels: int = 4,
+        inputs: int = 3,
+        outputs: int = 3,
     ) -> None:
         super().__init__()
         widths = [width * 2**i for i in range(encoder_blocks + 1)]
         middle = widths[-1]
         halvings = int(math.log2(full_size / 2**encoder_blocks)) - 3
         assert halvings >= 0, f"full_size {full_size} is too small for {encoder_blocks} encoder blocks"
-        self.inconv = ConvNormAct(3, width, 7, padding=3, norm=norm)
+        self.inconv = ConvNormAct(inputs, width, 7, padding=3, norm=norm)
         self.encoder1 = nn.Sequential(*(ConvNormAct(a, b, 3, stride=2, norm=norm) for a, b in pairwise(widths)))
         self.encoder2 = nn.Sequential(*(ConvNormAct(middle, middle, 3, stride=2, norm=norm) for _ in range(halvings)))
         self.classify_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(middle, levels)) if levels else None
         self.decoder1 = nn.ModuleList(
-            style_block(style, middle, norm=norm, attention=attention) for _ in range(style_blocks)
+            style_block(style, middle, norm=norm, attention=attention, linear=style_linear) for _ in range(style_blocks)
         )
-        self.lowres_outconv = picture_head(middle, 3, 3, nn.Tanh()) if lowres else None
+        self.lowres_outconv = picture_head(middle, outputs, 3, nn.Tanh()) if lowres else None
         self.decoder2 = up_path(widths, norm)
-        self.highres_outconv = picture_head(width, 3, 7, nn.Tanh())
+        self.highres_outconv = picture_head(width, outputs, 7, nn.Tanh())
 
     def encode(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Features at 1 / 2**encoder_blocks of the side."""

@@ -24,6 +24,19 @@ def times_of(case: Case) -> list[int]:
     return bridges.visited_times(config["T"], config["S"] if config["skip"] else None, spacing=spacing)
 
 
+def same_times(case: Case) -> list[int]:
+    """The reference's list of times, if ours is the same.
+
+    Its strides are added up in float32: where a multiple is whole, rounding may take one off, on some machines.
+    """
+    ours, theirs, parts = times_of(case), case["steps"].tolist(), case.config["S"] - 2
+    assert len(ours) == len(theirs)
+    for k, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+        whole = case.config["stype"] == "linear" and (case.config["T"] - 1) * k % parts == 0
+        assert own == other or (whole and own - other == 1), f"time {k}: {own}, {other} expected"
+    return theirs
+
+
 def stub(config: dict[str, Any], y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """The reference's stand-in for a network; it sees the source only where it is a condition."""
     c = config.get("c", 0.0) if config.get("condition_key", "nocond") != "nocond" else 0.0
@@ -43,7 +56,7 @@ def schedule(case: Case) -> None:
     }
     for name, table in tables.items():
         near(table.float(), case[name], rtol=1e-6, atol=1e-7, what=name)
-    assert times_of(case) == case["steps"].tolist()
+    same_times(case)
 
 
 @golden("bbdm", "q_sample")
@@ -77,7 +90,7 @@ def loss(case: Case) -> None:
         )
     )
     denoiser = stub(config, y)
-    method.network.forward = lambda x, times: denoiser(x[:, :3], times)  # type: ignore[method-assign]
+    method.network.forward = lambda x, times: denoiser(x[:, : x0.shape[1]], times)  # type: ignore[method-assign]
     near(method.loss(y, x0, t, noise), case["loss"], rtol=1e-5, atol=1e-6, what="loss")
     state = bridges.bridge_state(method.bridge, x0, y, t, noise)
     found = bridges.target_from(method.bridge, config["objective"], state, y, t, denoiser(state, t))
@@ -105,8 +118,7 @@ def p_sample_steps(case: Case) -> None:
 @golden("bbdm", "loop")
 def loop(case: Case) -> None:
     config, y = case.config, case["y"]
-    times, draws = times_of(case), iter(case["noise"])
-    assert times == case["steps"].tolist()
+    times, draws = same_times(case), iter(case["noise"])
     walk = bridges.walk_bridge(
         stub(config, y),
         y,
@@ -132,20 +144,23 @@ def unet(case: Case) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == case.config["params"]
     x = torch.cat([case["x"], case["context"]], 1) if "context" in case else case["x"]
     with torch.no_grad():
-        near(network(x, case["t"]), case["out"], rtol=1e-3, atol=1e-4, what="out")
+        labels = next((case[name] for name in ("y", "labels", "label") if name in case), None)
+        near(network(x, case["t"], labels), case["out"], rtol=1e-3, atol=1e-4, what="out")
 
 
 def adm_of(case: Case) -> AdmUnet:
     """The network of a case's settings with its weights."""
     config = case.config
     head_channels = config.get("num_head_channels", -1)
+    factors = [2**level for level in range(len(config["channel_mult"]))]
     network = AdmUnet(
         inputs=case["w::input_blocks.0.0.weight"].shape[1],
         outputs=config["out_channels"],
         width=config["model_channels"],
         multipliers=config["channel_mult"],
         blocks=config["num_res_blocks"],
-        attention_factors=config["attention_resolutions"],
+        # The reference takes factors that no level has, as its own templates hold, for none.
+        attention_factors=[factor for factor in factors if factor in config["attention_resolutions"]],
         head_channels=head_channels if head_channels and head_channels > 0 else None,
         heads=config.get("num_heads", 1),
         scale_shift=config["use_scale_shift_norm"],

@@ -15,16 +15,16 @@ from hepipe.networks.adm import embed_times
 
 
 def schedule_of(config: dict[str, Any]) -> tables.NoiseSchedule:
-    assert not config["rescale_t"], "no case so far tells its network other times"
     betas = {"linear": tables.linear_betas, "cosine": tables.cosine_betas}[config["sched"]](config["T"])
     return tables.make_schedule(betas, tables.kept_times(config["T"], config["respace"]))
 
 
 def stub(config: dict[str, Any], cond: Tensor | float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """The reference's stand-in for a network, told original times."""
+    """The reference's stand-in for a network, told original times, on the scale of 1000 where the settings say so."""
+    scale = 1000 / config["T"] if config["rescale_t"] else 1.0
 
     def predict(x: Tensor, times: Tensor) -> Tensor:
-        wave = torch.sin(times.float() / 200).view(-1, 1, 1, 1)
+        wave = torch.sin(times.float() * scale / 200).view(-1, 1, 1, 1)
         output = config["a"] * x + config["b"] * wave + config.get("c", 0.0) * cond
         return torch.cat([output, config["d"] * x - 0.2], 1) if config["learn_sigma"] else output
 

@@ -135,7 +135,7 @@ def decoder(case: Case) -> None:
     assert case.config["norm"] == "instance"
     skips = [case[f"skip{i}"] for i in range(len(case.group("skip")))]
     widths = [skip.shape[1] for skip in skips] + [case["bottleneck"].shape[1]]
-    assert sorted(widths, reverse=True) == case.config["hidden_sizes"]
+    assert widths[::-1] == case.config["hidden_sizes"]
     network = UnetDecoder(widths, outputs=case["y_before_sigmoid"].shape[1])
     network.load_state_dict({decoder_name(name): value for name, value in case.group("w/").items()})
     near(network([*skips, case["bottleneck"]]), case["y_before_sigmoid"], atol=FORWARD)

@@ -334,13 +334,18 @@ class Bcistainer(nn.Module):
         return self.average(tiles).ihc.float()
 
 
-def average_decay(update: int, *, after: int, largest: float, inv_gamma: float = 1.0, power: float = 1.0) -> float:
+def average_decay(
+    update: int, *, after: int, largest: float, inv_gamma: float = 1.0, power: float = 1.0, every: int = 1
+) -> float:
     """Share that the average keeps at an update, counted from 1: 0 at first, then 2/3, 3/4 and on to the largest.
 
-    Exponential average with warm-up as released, whose first two updates behind `after` copy as well.
+    Exponential average with warm-up as released, whose first two updates behind `after` copy as well. Of `every`
+    updates, only the first moves the average.
     """
+    if (update - 1) % every:
+        return 1.0
     age = update - after - 1
-    return 0.0 if age < 2 else min(1 - (1 + age / inv_gamma) ** -power, largest)
+    return 0.0 if age <= every else min(1 - (1 + age / inv_gamma) ** -power, largest)
 
 
 def unlikeness(virtual: Float[Tensor, "b c"], real: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
@@ -380,8 +385,12 @@ def from_released(
 
 
 def our_name(released: str) -> str:
-    """Our name of a tensor: a modulated convolution is no sequence here, an equalised weight no module."""
-    return re.sub(r"(conv[12])\.0\.weight\.data$", r"\1.weight", released).replace("weight.data", "weight")
+    """Our name of a tensor: a modulated convolution is no sequence here, an equalised weight no module.
+
+    Theirs counts the layers before a classifier without dropout as none; here dropout is always a layer.
+    """
+    plain = re.sub(r"(conv[12])\.0\.weight\.data$", r"\1.weight", released).replace("weight.data", "weight")
+    return plain.replace("classify_head.0.", "classify_head.1.")
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:
