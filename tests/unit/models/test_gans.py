@@ -10,7 +10,7 @@ from hepipe.errors import ConfigError, WeightsError
 from hepipe.models.method import Part, Progress
 from hepipe.models.resolved import resolve_run
 from hepipe.models.schedules import linear_decay, share_epochs
-from hepipe.models.zoo import cssp2p, pyramid_pix2pix
+from hepipe.models.zoo import asp, cssp2p, cut, pyramid_pix2pix
 from hepipe.specs.training import RunSpec, TrainingSpec
 
 AT = Progress(0, 10, 5)
@@ -206,3 +206,19 @@ def test_a_crop_that_is_too_small_for_the_pyramid_loss_is_refused_before_anythin
     ):
         resolved()
     assert resolved(pyramid_weight=0.0).training.crop_px == 32
+
+
+@pytest.mark.parametrize("module", [asp, cut])
+def test_the_gain_of_the_init_reaches_every_weight(module) -> None:
+    tiny = module.PRESETS["tiny"]
+    published, larger = (module.build(tiny.model_copy(update={"init_gain": gain}), {}) for gain in (0.02, 0.3))
+    for part in ("generator", "heads", "discriminator"):
+        spreads = [
+            [
+                float(p.detach().std())
+                for n, p in getattr(method, part).named_parameters()
+                if p.ndim > 1 and p.numel() > 99
+            ]
+            for method in (published, larger)
+        ]
+        assert all(11 < after / before < 21 for before, after in zip(*spreads, strict=True))
