@@ -389,7 +389,7 @@ def our_name(released: str) -> str:
 
     Theirs counts the layers before a classifier without dropout as none; here dropout is always a layer.
     """
-    plain = re.sub(r"(conv[12])\.0\.weight\.data$", r"\1.weight", released).replace("weight.data", "weight")
+    plain = re.sub(r"(conv[12])\.0\.(weight\.data|bias)$", r"\1.\2", released).replace("weight.data", "weight")
     return plain.replace("classify_head.0.", "classify_head.1.")
 
 

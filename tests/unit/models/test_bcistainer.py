@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from hepipe.models.resolved import resolve_run
 from hepipe.models.schedules import warmup_cosine
 from hepipe.models.zoo import bcistainer
 from hepipe.models.zoo.bcistainer import AccumulatedAdamW, Bcistainer, Config, average_decay, from_released
+from hepipe.networks.styled import ModBlock
 from hepipe.specs.training import RunSpec, TrainingSpec
 from hepipe.training.average import move
 
@@ -133,6 +135,12 @@ def test_the_rate_starts_at_zero_is_full_after_a_third_and_ends_near_zero() -> N
 def test_the_average_copies_at_first_then_keeps_two_thirds_and_more_up_to_its_limit() -> None:
     decays = [average_decay(update, after=100, largest=0.99) for update in (1, 102, 103, 104, 199, 200, 5000)]
     assert decays == pytest.approx([0, 0, 2 / 3, 3 / 4, 98 / 99, 0.99, 0.99])
+
+
+def test_of_every_ten_updates_only_the_first_moves_the_average() -> None:
+    decays = [average_decay(update, after=20, largest=0.99, every=10) for update in (1, 2, 21, 30, 31, 32, 41)]
+    # The first behind `after` copies; the next knows how many updates there were, not how many moved it.
+    assert decays == pytest.approx([0, 1, 0, 1, 0, 1, 1 - 1 / 21])
 
 
 def test_the_average_stains_and_holds_the_statistics_of_the_generator_after_a_step(batch: Batch) -> None:
@@ -257,7 +265,9 @@ def released_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     theirs = {}
     for name, tensor in state.items():
         block = name.startswith("decoder1") and name.rpartition(".")[0].rpartition(".")[2] in ("conv1", "conv2")
-        theirs[name.replace(".weight", ".0.weight.data") if block else name] = tensor
+        if block:
+            name = name.replace(".weight", ".0.weight.data").replace(".bias", ".0.bias")
+        theirs[name] = tensor
     return {f"module.{name}": tensor for name, tensor in theirs.items()}
 
 
@@ -270,6 +280,26 @@ def test_the_authors_checkpoints_load_under_our_names() -> None:
         getattr(other, network).load_state_dict(from_released(theirs, network=network, config=config))
     x = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(other.generator.eval()(x).ihc, method.generator.eval()(x).ihc)
+
+
+def test_the_authors_checkpoints_without_batch_norm_and_dropout_load_too() -> None:
+    method = tiny(style="mod", norm="instance")
+    for network, biased in (("generator", "module.decoder1.0.conv1.0.bias"), ("comparator", "")):
+        # Without dropout theirs has nothing before the classifier.
+        named = released_names(getattr(method, network).state_dict())
+        theirs = {name.replace("head.1.", "head.0."): tensor for name, tensor in named.items()}
+        assert "module.classify_head.0.weight" in theirs
+        assert not biased or biased in theirs
+        getattr(method, network).load_state_dict(from_released(theirs, network=network, config=method.config))
+
+
+def test_without_its_linear_layers_a_modulated_convolution_sees_the_style_itself() -> None:
+    block = ModBlock(4, 4, linear=False)
+    x, style = torch.randn(2, 4, 5, 5), torch.randn(2, 4)
+    assert not [name for name in block.state_dict() if name.startswith("style")]
+    once = F.leaky_relu(block.conv1(x, style), 0.2)
+    expected = (x + F.leaky_relu(block.conv2(once, style), 0.2)) / 2**0.5
+    torch.testing.assert_close(block(x, style), expected)
 
 
 def test_a_checkpoint_of_another_depth_lists_what_differs() -> None:

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from hepipe.errors import WeightsError
+from hepipe.networks.blocks import BlurDown, BlurUp
 from hepipe.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from hepipe.networks.released import check_tensors, spectral_name, without_prefix
 from hepipe.networks.resnet import ResnetGenerator
@@ -66,6 +67,14 @@ def test_a_resnet_generator_keeps_the_size_of_an_oblong_picture(antialias: bool,
     out = network(torch.rand(1, 3, 16, 24))
     assert out.shape == (1, 3, 16, 24)
     assert float(out.detach().abs().max()) <= 1
+
+
+@pytest.mark.parametrize(("down", "up"), [(True, False), (False, True)])
+def test_a_resnet_generator_may_blur_on_one_way_alone(down: bool, up: bool) -> None:
+    network = ResnetGenerator(width=2, n_blocks=1, antialias=down, antialias_up=up)
+    kinds = [type(layer) for layer in network.model]
+    assert (BlurDown in kinds, BlurUp in kinds, nn.ConvTranspose2d in kinds) == (down, up, not up)
+    assert network(torch.rand(1, 3, 16, 24)).shape == (1, 3, 16, 24)
 
 
 def test_the_flat_numbers_of_a_plain_resnet_are_those_of_the_authors() -> None:
