@@ -138,7 +138,8 @@ def stain_all(
     run = opened.run
     if tile_px and not opened.entry.takes(tile_px, run.preset):
         takes = opened.entry.size_in_words(run.preset)
-        raise ConfigError(f"--tile-px {tile_px}: {run.model} {run.preset} takes {takes}")
+        near = opened.entry.nearest_in_words(tile_px, run.preset)
+        raise ConfigError(f"--tile-px {tile_px}: {run.model} {run.preset} takes {takes}{near}")
     provenance = Provenance(
         artefact="virtual",
         subject=run.name,

@@ -117,6 +117,14 @@ class Entry:
         size = self._size_of(preset)
         return f"{size['exact']} px" if "exact" in size else f"multiples of {size['multiple']} px"
 
+    def nearest_in_words(self, side_px: int, preset: str) -> str:
+        """The sides on either hand of one that a preset does not take, for messages; empty where it takes but one."""
+        size = self._size_of(preset)
+        if "exact" in size:
+            return ""
+        below, above = self.largest(side_px, preset), self.largest(side_px, preset) + size["multiple"]
+        return f", such as {below} or {above}" if below else f", such as {above}"
+
     def _size_of(self, preset: str) -> Mapping[str, int]:
         return self.size.get(preset, self.size["*"])
 
@@ -345,7 +353,10 @@ def _choice_problems(entry: Entry, run: RunSpec, where: str) -> Iterator[str]:
     )
     if not entry.takes(run.training.crop_px, run.preset):
         takes = entry.size_in_words(run.preset)
-        yield f"{where}.training.crop_px: {run.training.crop_px} px, but {run.model} {run.preset} takes {takes}"
+        yield (
+            f"{where}.training.crop_px: {run.training.crop_px} px, but {run.model} {run.preset} takes {takes}"
+            f"{entry.nearest_in_words(run.training.crop_px, run.preset)}"
+        )
 
 
 def budget_problems(published: Published, training: TrainingSpec, *, of: str, where: str) -> Iterator[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+from hepipe.errors import ConfigError
 from hepipe.models.method import Progress
 
 
@@ -31,8 +33,25 @@ def warmup_cosine(epoch: float, *, warmup: int, epochs: int) -> float:
 def share_epochs(at: Progress, *, constant: int, decay: int) -> tuple[int, int]:
     """A published (constant, decay) stretched to the epochs of this run, at the same share.
 
-    A run of exactly constant + decay epochs keeps both numbers.
+    A run of exactly constant + decay epochs keeps both numbers; one of a single epoch, or less, has no decay.
     """
     total = max(1, math.ceil(at.n_epochs))
-    own = round(total * constant / (constant + decay))
+    own = max(1, round(total * constant / (constant + decay)))
     return own, total - own
+
+
+def stepped_decay(at: Progress, *, constant: int, decay: int, step: Literal["epoch_end", "epoch_start"]) -> float:
+    """pix2pix's factor, with the published epochs as a share of the run's, stepped at either end of an epoch.
+
+    Raises:
+        ConfigError: A run of one epoch that is stepped at its start, where the rate of the last epoch is 0.
+    """
+    own, fall = share_epochs(at, constant=constant, decay=decay)
+    started = 1 if step == "epoch_start" else 0
+    if started and own + fall == 1:
+        raise ConfigError(
+            f"options.lr_step: epoch_start gives the last epoch rate 0, and this run of {at.n_steps} steps has but one "
+            f"epoch of {at.steps_per_epoch}, so that nothing would be learnt; train for more than {at.steps_per_epoch} "
+            "steps, or set options.lr_step: epoch_end"
+        )
+    return linear_decay(int(at.epoch) + started, constant=own, decay=fall)

@@ -2,9 +2,10 @@
 
 Li et al., Adaptive Supervised PatchNCE Loss for Learning H&E-to-IHC Stain Translation with Inconsistent Groundtruth
 Image Pairs, MICCAI 2023. Preset `supervised` trusts every patch alike (the paper's SP).
-Differs from the authors' code: an epoch is a permutation of the tiles and not so many random draws, patches are counted
-by the batch at hand, terms are logged apart, heads are built with the model, staining does not move the spectral norm.
-The published epochs are kept as a share of the run's own.
+Differs from the authors' code: an epoch is a permutation of the tiles and not so many random draws (the protocol's key
+`sample_with_replacement` restores those), patches are counted by the batch at hand, terms are logged apart, heads are
+built with the model, staining does not move the spectral norm. The published epochs are kept as a share of the run's
+own.
 """
 
 from __future__ import annotations

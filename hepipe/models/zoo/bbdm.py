@@ -1,10 +1,11 @@
 """BBDM: a Brownian bridge whose chain ends in the H&E tile instead of noise, in pixel space.
 
 Li et al., BBDM: Image-to-Image Translation with Brownian Bridge Diffusion Models, CVPR 2023.
-Differs from the authors' code: a U-Net with attention for tiles of 512 px, zero-initialised ends, a cosine rate and an
-average of every step; sampling below eta 1 keeps the noise level of training. Preset `released` restores theirs:
-no attention but in the middle, Gaussian weights, a rate that falls with the noisy loss of single steps, a plain copy as
-the average at first, no clamping. It also stands for their 8 tiles twice a step: their steps are batches, ours updates.
+Differs from the authors' code: a U-Net with attention for tiles of 512 px, zero-initialised ends, a cosine rate,
+gradients clipped to norm 1 and an average of every step; sampling below eta 1 keeps the noise level of training. Preset
+`released` restores theirs: no attention but in the middle, Gaussian weights, a rate that falls with the noisy loss of
+single steps, a plain copy as the average at first, no clipping, no clamping. It also stands for their 8 tiles twice a
+step: their steps are batches, ours updates.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ from hepipe.diffusion.bridge import (
 )
 from hepipe.models.draws import draw_normal, draw_whole, tile_generators
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.models.misfits import multiple_misfit
 from hepipe.models.plateau import Plateau
 from hepipe.models.ranks import mean_over_ranks
 from hepipe.networks.adm import AdmUnet, adm_state, check_levels, init_as_released
 from hepipe.networks.released import without_prefix
 from hepipe.specs.base import Spec
+from hepipe.specs.training import TrainingSpec
 
 PAIRING = "paired"
 NEEDS: dict[str, tuple[str, ...]] = {"*": ()}
@@ -294,6 +297,13 @@ def from_released(state: Mapping[str, Tensor], *, network: Literal["network"], c
 
 
 _TABLES = {"m_t", "m_tminus", "variance_t", "variance_tminus", "variance_t_tminus", "posterior_variance_t"}
+
+
+def misfit(config: Config, training: TrainingSpec) -> str:
+    """Why the network cannot halve the crops of a protocol as often as its options say; empty when it can."""
+    levels = len(config.multipliers)
+    of = f"{levels} multipliers and options.patch_px: {config.patch_px}"
+    return multiple_misfit(training.crop_px, config.patch_px * 2 ** (levels - 1), of=of)
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:

@@ -23,7 +23,6 @@ from hepipe.losses.patchnce import patch_nce, unit_rows
 from hepipe.losses.pyramid import binomial_l1
 from hepipe.models.draws import shared_generator
 from hepipe.models.method import Average, Method, Part, Progress, Turn
-from hepipe.models.misfits import pyramid_misfit
 from hepipe.models.recompute import Forward
 from hepipe.models.schedules import linear_decay, share_epochs
 from hepipe.models.staining import stain_in_eval_mode
@@ -149,7 +148,8 @@ class Cut(nn.Module):
             contrast = (contrast + logs["identity"]) / 2
         loss = adversarial + contrast
         if self.config.pyramid_weight:
-            logs["pyramid"] = self.config.pyramid_weight * binomial_l1(virtual, batch.ihc)
+            upright = virtual.flip(3) if flipped else virtual
+            logs["pyramid"] = self.config.pyramid_weight * binomial_l1(upright, batch.ihc)
             loss = loss + logs["pyramid"]
         return Turn("generator", loss, logs=logs)
 
@@ -214,8 +214,13 @@ def from_released(
 
 
 def misfit(config: Config, training: TrainingSpec) -> str:
-    """Why the loss cannot be computed under a protocol; empty when it can."""
-    return pyramid_misfit(training.crop_px) if config.pyramid_weight else ""
+    """Why the loss means nothing on the tiles of this model; empty when it does."""
+    if not config.pyramid_weight:
+        return ""
+    return (
+        f"options.pyramid_weight: {config.pyramid_weight:g} compares a tile with its own IHC, but cut is trained on "
+        "unpaired tiles; take model cut_pyramid, or set options.pyramid_weight: 0"
+    )
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:

@@ -1,7 +1,8 @@
 """CUT with a Gaussian-pyramid loss: the paired baseline of the ASP paper.
 
 Li et al., Adaptive Supervised PatchNCE Loss, MICCAI 2023, table 1 (“CUT + L_GP”): CUT, trained on pairs, plus the L1 of
-a binomial pyramid with the weight it has in ASP, for ASP's number of epochs.
+a binomial pyramid. The paper does not list its settings: weights of contrast and pyramid, no identity term, epochs and
+batch are those of ASP, networks those of CUT.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hepipe.models.method import Method, Part
+from hepipe.models.misfits import pyramid_misfit
 from hepipe.models.zoo import cut
 from hepipe.models.zoo.cut import Config as Config
 from hepipe.models.zoo.cut import from_released as from_released
-from hepipe.models.zoo.cut import misfit as misfit
+from hepipe.specs.training import TrainingSpec
 
 PAIRING = "paired"
 NEEDS = {"*": ()}
@@ -36,6 +38,11 @@ PRESETS = {
     "small": cut.PRESETS["small"].model_copy(update={**_PYRAMID, "pyramid_weight": 100.0, "width": 6}),
     "tiny": cut.PRESETS["tiny"].model_copy(update=_PYRAMID),
 }
+
+
+def misfit(config: Config, training: TrainingSpec) -> str:
+    """Why the loss cannot be computed under a protocol; empty when it can."""
+    return pyramid_misfit(training.crop_px) if config.pyramid_weight else ""
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:

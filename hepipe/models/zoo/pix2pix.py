@@ -1,9 +1,10 @@
 """Pix2pix: a U-Net against a discriminator that sees the H&E beside the IHC, with an L1 loss.
 
 Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017.
-Differs from the authors' code: the learning rate steps at the end of an epoch, so the last one still learns, and
-staining uses running statistics without dropout; preset `released` restores both. Tiles are cropped and flipped as for
-every model, not enlarged to 286 px. The published 100 + 100 epochs are kept as a share of the run's own.
+Differs from the authors' code: the learning rate steps at the end of an epoch, so the last one still learns; staining
+uses running statistics without dropout, and rounds to 8 bits; preset `released` restores all three. Tiles are cropped,
+flipped and turned as for every model, not enlarged to 286 px. The published 100 + 100 epochs are kept as a share of the
+run's own.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from torch.optim import Adam, Optimizer
 from hepipe.dataset.batch import Batch
 from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.models.method import Average, Method, Part, Progress, Turn
+from hepipe.models.misfits import multiple_misfit
 from hepipe.models.recompute import Forward
-from hepipe.models.schedules import linear_decay, share_epochs
-from hepipe.models.staining import stain_by_own_statistics, stain_in_eval_mode
+from hepipe.models.schedules import stepped_decay
+from hepipe.models.staining import stain_by_own_statistics, stain_in_eval_mode, whole_levels_down
 from hepipe.networks.blocks import init_normal
 from hepipe.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from hepipe.networks.released import check_tensors, without_prefix
 from hepipe.networks.unet import UnetGenerator, unet_name
 from hepipe.specs.base import Spec
+from hepipe.specs.training import TrainingSpec
 
 PAIRING = "paired"
 NEEDS = {"*": ()}
@@ -59,6 +62,7 @@ class Config(Spec):
     inference_mode: Literal["eval", "train_stats"] = Field(
         "eval", description="train_stats: as released, dropout and the statistics of the single tile."
     )
+    truncate: bool = Field(False, description="As released: output cut to whole 8-bit levels downwards, not rounded.")
     recompute: bool = Field(
         False, description="Run the generator again in its turn, not keep its graph over the other's: less memory."
     )
@@ -66,7 +70,7 @@ class Config(Spec):
 
 PRESETS = {
     "paper": Config(),
-    "released": Config(lr_step="epoch_start", inference_mode="train_stats"),
+    "released": Config(lr_step="epoch_start", inference_mode="train_stats", truncate=True),
     "small": Config(width=16, downs=6, judge_width=16),
     "tiny": Config(width=4, downs=5, judge_width=4, judge_layers=2),
 }
@@ -97,9 +101,8 @@ class Pix2pix(nn.Module):
         return Adam(self.players()[player].parameters(), lr=self.config.lr, betas=self.config.betas)
 
     def rate(self, player: str, at: Progress) -> float:
-        constant, decay = share_epochs(at, constant=self.config.constant_epochs, decay=self.config.decay_epochs)
-        started = 1 if self.config.lr_step == "epoch_start" else 0
-        return linear_decay(int(at.epoch) + started, constant=constant, decay=decay)
+        config = self.config
+        return stepped_decay(at, constant=config.constant_epochs, decay=config.decay_epochs, step=config.lr_step)
 
     def averages(self) -> Mapping[str, Average]:
         return {}
@@ -124,8 +127,10 @@ class Pix2pix(nn.Module):
         if to != "ihc":
             raise ValueError(f"to is {to!r}; pix2pix stains H&E as ihc only")
         if self.config.inference_mode == "eval":
-            return stain_in_eval_mode(self.generator, tiles)
-        return stain_by_own_statistics(self.generator, tiles, seeds)
+            pictures = stain_in_eval_mode(self.generator, tiles)
+        else:
+            pictures = stain_by_own_statistics(self.generator, tiles, seeds)
+        return whole_levels_down(pictures) if self.config.truncate else pictures
 
 
 def from_released(
@@ -143,6 +148,11 @@ def from_released(
         ours = {unet_name(name, n_downs=config.downs): tensor for name, tensor in ours.items()}
     check_tensors(ours, expected, source=f"pix2pix {network}")
     return ours
+
+
+def misfit(config: Config, training: TrainingSpec) -> str:
+    """Why the generator cannot halve the crops of a protocol as often as its options say; empty when it can."""
+    return multiple_misfit(training.crop_px, 2**config.downs, of=f"options.downs: {config.downs}")
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:

@@ -1,9 +1,10 @@
 """Pyramid pix2pix: a conditional GAN with an L1 loss at four octaves of a Gaussian scale space.
 
 Liu et al., BCI: Breast Cancer Immunohistochemical Image Generation through Pyramid Pix2pix, CVPR workshops 2022.
-Differs from the authors' code: the learning rate steps at the end of an epoch, so the last one still learns, and
-staining uses running statistics without dropout; preset `released` restores both. Their 100 + 100 epochs are kept as
-a share of the run's own epochs.
+Differs from the authors' code: the learning rate steps at the end of an epoch, so the last one still learns; staining
+uses running statistics without dropout, and rounds to 8 bits; preset `released` restores all three. Tiles are cropped,
+flipped and turned as for every model, theirs whole and mirrored left to right alone. Their 100 + 100 epochs are kept as
+a share of the run's own.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from hepipe.losses.adversarial import ADVERSARIAL, Gan
 from hepipe.losses.pyramid import octave_l1
 from hepipe.models.method import Average, Method, Part, Progress, Turn
 from hepipe.models.recompute import Forward
-from hepipe.models.schedules import linear_decay, share_epochs
-from hepipe.models.staining import stain_by_own_statistics, stain_in_eval_mode
+from hepipe.models.schedules import stepped_decay
+from hepipe.models.staining import stain_by_own_statistics, stain_in_eval_mode, whole_levels_down
 from hepipe.networks.blocks import init_normal
 from hepipe.networks.patchgan import PatchDiscriminator
 from hepipe.networks.released import check_tensors, without_prefix
@@ -62,6 +63,7 @@ class Config(Spec):
     inference_mode: Literal["eval", "train_stats"] = Field(
         "eval", description="train_stats: as released, dropout and the statistics of the single tile."
     )
+    truncate: bool = Field(False, description="As released: output cut to whole 8-bit levels downwards, not rounded.")
     recompute: bool = Field(
         False, description="Run the generator again in its turn, not keep its graph over the other's: less memory."
     )
@@ -69,7 +71,7 @@ class Config(Spec):
 
 PRESETS = {
     "paper": Config(),
-    "released": Config(lr_step="epoch_start", inference_mode="train_stats"),
+    "released": Config(lr_step="epoch_start", inference_mode="train_stats", truncate=True),
     "small": Config(width=8, blocks=3, judge_width=8, lr=1e-3),
     "tiny": Config(width=4, blocks=1, judge_width=4, judge_layers=2),
 }
@@ -96,9 +98,8 @@ class PyramidPix2pix(nn.Module):
         return Adam(self.players()[player].parameters(), lr=self.config.lr, betas=self.config.betas)
 
     def rate(self, player: str, at: Progress) -> float:
-        constant, decay = share_epochs(at, constant=self.config.constant_epochs, decay=self.config.decay_epochs)
-        started = 1 if self.config.lr_step == "epoch_start" else 0
-        return linear_decay(int(at.epoch) + started, constant=constant, decay=decay)
+        config = self.config
+        return stepped_decay(at, constant=config.constant_epochs, decay=config.decay_epochs, step=config.lr_step)
 
     def averages(self) -> Mapping[str, Average]:
         return {}
@@ -125,8 +126,10 @@ class PyramidPix2pix(nn.Module):
         if to != "ihc":
             raise ValueError(f"to is {to!r}; pyramid_pix2pix stains H&E as ihc only")
         if self.config.inference_mode == "eval":
-            return stain_in_eval_mode(self.generator, tiles)
-        return stain_by_own_statistics(self.generator, tiles, seeds)
+            pictures = stain_in_eval_mode(self.generator, tiles)
+        else:
+            pictures = stain_by_own_statistics(self.generator, tiles, seeds)
+        return whole_levels_down(pictures) if self.config.truncate else pictures
 
 
 def from_released(

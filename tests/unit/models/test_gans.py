@@ -33,7 +33,7 @@ def test_the_linear_schedule_of_pix2pix_ends_above_zero_at_epoch_end_and_at_zero
 def test_a_run_of_the_published_length_keeps_the_published_epochs_and_a_shorter_one_their_share() -> None:
     assert share_epochs(Progress(0, 200 * 7, 7), constant=100, decay=100) == (100, 100)
     assert share_epochs(Progress(0, 40, 4), constant=30, decay=10) == (8, 2)
-    assert share_epochs(Progress(0, 3, 100), constant=100, decay=100) == (0, 1)
+    assert share_epochs(Progress(0, 3, 100), constant=100, decay=100) == (1, 0)
 
 
 def test_the_rate_of_pyramid_pix2pix_is_full_at_first_and_never_negative() -> None:
