@@ -133,7 +133,9 @@ def _of_folder(folder: Path, mpp: float, normalization: Normalization | None) ->
         elif not path.resolve().is_relative_to(root):
             read = partial(_refuse, "a link out of the folder; put the file itself there")
         elif target.lower() in taken:
-            read = partial(_refuse, f"its virtual picture would have the name of that of {taken[target.lower()]}")
+            read = partial(
+                _refuse, f"its virtual picture would have the name of that of {taken[target.lower()]}; rename one"
+            )
         else:
             taken[target.lower()] = name
         found.append(Source(name, target, read))

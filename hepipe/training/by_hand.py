@@ -17,7 +17,7 @@ from hepipe.dataset.tiles import SplitTiles
 from hepipe.errors import ConfigError, StoreError
 from hepipe.models.catalog import Entry, find_entry
 from hepipe.models.ranks import rank, wait_for_all
-from hepipe.models.resolved import ResolvedRun, read_resolved, resolve_run, write_resolved, zoo_module
+from hepipe.models.resolved import ResolvedRun, misfit, read_resolved, resolve_run, write_resolved, zoo_module
 from hepipe.models.start import read_start
 from hepipe.specs.base import Spec
 from hepipe.specs.start import RUN, from_words
@@ -101,10 +101,10 @@ def plan(
             "splits.shares of the config how many train"
         )
     if "crop_px" not in training:
-        training["crop_px"] = _crop_for(entry, preset, tiles, found)
+        training["crop_px"] = _crop_for(entry, preset, options, training, tiles, found)
         if training["crop_px"] != TrainingSpec().crop_px:
             lines.append(f"crops of {training['crop_px']} px: {model} {preset} takes {entry.size_in_words(preset)}, ")
-            lines[-1] += f"tiles are {tiles.side_px} px"
+            lines[-1] += f"tiles are {tiles.side_px} px; --set crop_px=… takes others"
     tiles.check_carries(entry.needs_of(preset), model=f"{model} {preset}")
     name = f"{model}-{preset}-s{seed}"
     folders = dict(part_folders or {})
@@ -122,7 +122,11 @@ def plan(
             "training": training,
         },
     )
-    run = resolve_run(name, spec)
+    try:
+        run = resolve_run(name, spec)
+    except ConfigError as error:
+        # There is no config here whose path of a key would help.
+        raise ConfigError(str(error).removeprefix("config:\n  ").replace(f"runs.{name}.", "--set ")) from None
     if run.training.crop_px > tiles.side_px:
         largest = entry.largest(tiles.side_px, preset) or tiles.side_px
         raise StoreError(
@@ -220,18 +224,42 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 24 else f"{text[:16]}…"
 
 
-def _crop_for(entry: Entry, preset: str, tiles: SplitTiles, found: FoundDataset) -> int:
+def _crop_for(
+    entry: Entry,
+    preset: str,
+    options: Mapping[str, Any],
+    training: Mapping[str, Any],
+    tiles: SplitTiles,
+    found: FoundDataset,
+) -> int:
     """The usual crop, or what comes nearest that the model takes and a tile holds."""
     side = tiles.side_px
     crop = entry.largest(min(TrainingSpec().crop_px, side), preset) or entry.largest(side, preset)
     if crop:
-        return crop
+        return next((px for px in (crop, *_SIDES) if px <= side and _fits(entry, preset, options, training, px)), crop)
     others = [f"{one} ({entry.size_in_words(one)})" for one in entry.presets if entry.largest(side, one)]
     instead = f"choose --preset {' or '.join(others)}" if others else "choose another model"
     raise StoreError(
         f"{entry.name} {preset} takes {entry.size_in_words(preset)}, but tiles of {found.card.name} are {side} px at "
         f"{tiles.mpp:g} µm/px; {instead}, or cut larger tiles (tiling.tile_px)"
     )
+
+
+_SIDES = (1024, 512, 256, 128, 64, 32)
+"""Crops that are looked at when a model is built for one of them and not for the usual one."""
+
+
+def _fits(entry: Entry, preset: str, options: Mapping[str, Any], training: Mapping[str, Any], crop_px: int) -> bool:
+    """Whether a model with these options takes a crop; wrong options are told elsewhere."""
+    if not entry.takes(crop_px, preset):
+        return False
+    published = zoo_module(entry.name).PRESETS[preset]
+    try:
+        config = type(published).model_validate({**published.model_dump(), **options})
+        spec = TrainingSpec.model_validate({**training, "crop_px": crop_px})
+    except ValidationError:
+        return True
+    return not misfit(entry.name, config, spec)
 
 
 def _sorted_settings(model: str, preset: str, settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -46,7 +46,7 @@ def _locked(path: Path, *, run: str) -> int:
             os.close(lock)
             raise StoreError(
                 f"run {run}: {holder} trains into {path.parent}; two trainings would overwrite each other's files. "
-                "Wait for it or end it, or give this run another name"
+                "Wait for it or end it, or give this run another name or, by hand, another --out"
             ) from None
         except OSError as error:
             warnings.warn(

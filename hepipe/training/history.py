@@ -89,8 +89,8 @@ class History:
                 what = f"the gradient of {player}, whose loss terms are finite," if term == "gradient" else name
                 raise HepipeError(
                     f"run {self.run}: {what} became {value} at step {noted.step}; nothing after that is of use. Try a "
-                    "lower learning rate, precision fp32, or look at the tiles; training resumes from its last resume "
-                    "file, which is from before"
+                    "lower learning rate, precision fp32, or look at the tiles; a resume file, if there is one, is "
+                    "from before"
                 )
             self._waiting.setdefault(name, []).append(value)
 

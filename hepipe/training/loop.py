@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from hepipe.training.batch_norm import join_batch_norms, refusing_single_values
 from hepipe.training.history import History
 from hepipe.training.progress import Meter
 from hepipe.training.resume import ResumeFolder
+from hepipe.training.sides import refusing_crops
 from hepipe.training.speed import in_eager, speed_up
 from hepipe.training.watch import Choice, Watch, is_better
 
@@ -233,7 +234,11 @@ def train_method(
         turns = iterate(method, batch, at, players, n_tiles=sampler.batch_size, pieces=pieces, precision=spec.precision)
         # Not where networks are compiled: hooks that come and go would compile them twice.
         looking = step == start and spec.compile == "none"
-        with refusing_single_values(method, run=history.run) if looking else nullcontext():
+        with ExitStack() as refusing:
+            if step == start:
+                refusing.enter_context(refusing_crops(spec.crop_px, run=history.run))
+            if looking:
+                refusing.enter_context(refusing_single_values(method, run=history.run))
             for player_name, terms in turns:
                 history.note(step, {f"{player_name}.{term}": value for term, value in terms.items()})
 

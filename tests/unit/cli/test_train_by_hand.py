@@ -84,7 +84,8 @@ def test_a_folder_with_other_files_is_not_written_into(data, tmp_path):
         ("n_steps=0", "training.n_steps: Input should be greater than 0"),
         ("select.metric=best", "training.select.metric: Input should be 'last'"),
         ("crop_px=64", "crop_px is 64, but tiles of set are 32 px at 0.5 µm/px; leave it out, or --set crop_px=32"),
-        ("crop_px=20", "crop_px: 20 px, but pix2pix tiny takes multiples of 32 px"),
+        ("crop_px=20", "--set training.crop_px: 20 px, but pix2pix tiny takes multiples of 32 px, such as 32"),
+        ("downs=6", "--set training.crop_px: 32 px, but with options.downs: 6 the networks take multiples of 64 px"),
     ],
 )
 def test_a_wrong_setting_is_named(data, tmp_path, setting, message):
