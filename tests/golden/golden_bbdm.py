@@ -98,7 +98,7 @@ def loss(case: Case) -> None:
 
 
 def three(x: Tensor) -> Tensor:
-    """Pictures of three channels; others, such as codes, stacked up to one and this repeated: all here is elementwise."""
+    """Pictures of three channels; others, such as codes, stacked up to one and that repeated: all is elementwise."""
     return x if x.shape[1] == 3 else x.flatten(1, 2)[:, None].expand(-1, 3, -1, -1)
 
 
