@@ -31,8 +31,8 @@ class Stained(NamedTuple):
         logits: Of the levels 0, 1+, 2+, 3+; None without classification.
     """
 
-    ihc: Float[Tensor, "b 3 h w"]
-    lowres: Float[Tensor, "b 3 h2 w2"] | None
+    ihc: Float[Tensor, "b o h w"]
+    lowres: Float[Tensor, "b o h2 w2"] | None
     logits: Float[Tensor, "b levels"] | None
 
 
@@ -258,7 +258,7 @@ class StyledGenerator(nn.Module):
         self.decoder2 = up_path(widths, norm)
         self.highres_outconv = picture_head(width, outputs, 7, nn.Tanh())
 
-    def encode(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
+    def encode(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Features at 1 / 2**encoder_blocks of the side."""
         return self.encoder1(self.inconv(x))
 
@@ -272,7 +272,7 @@ class StyledGenerator(nn.Module):
             features = block(features, style)
         return features
 
-    def paint(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h2 w2"]:
+    def paint(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h2 w2"]:
         """The picture of what the middle gives."""
         return self.highres_outconv(self.decoder2(features))
 
@@ -284,7 +284,7 @@ class StyledGenerator(nn.Module):
             None if self.classify_head is None else self.classify_head(style),
         )
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Stained:
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Stained:
         encoded = self.encode(x)
         style = self.style(encoded)
         return self.outputs(self.middle(encoded, style), style)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,11 +146,14 @@ def distances_of_sets(case: Case) -> None:
 def statistics_of_tiles(case: Case) -> None:
     rows = table(case.path / "tiles.csv")
     expected = json.loads((case.path / "tiles_expected.json").read_text())
+    drawn = re.search(r"default_rng\((\d+)\).*size=\((\d+),", expected["algorithm"])
+    assert drawn
+    seed, draws = int(drawn[1]), int(drawn[2])
     models = sorted({row["model"] for row in rows})
     values = {name: [float(row["ssim"]) for row in rows if row["model"] == name] for name in models}
     cases = {name: [row["case"] for row in rows if row["model"] == name] for name in models}
     for name, wanted in expected["per_model"].items():
-        found = statistics.summarize(values[name], cases[name], draws=2000, seed=123)
+        found = statistics.summarize(values[name], cases[name], draws=draws, seed=seed)
         near(found.mean, wanted["tile_mean"], atol=1e-9)
         near(found.sd, wanted["tile_sd_ddof1"], atol=1e-9)
         near(found.case_mean, wanted["case_mean"], atol=1e-9)
@@ -158,7 +162,7 @@ def statistics_of_tiles(case: Case) -> None:
     p_values = []
     for pair, wanted in expected["pairwise"].items():
         first, second = pair.split("-")
-        found = statistics.compare(values[first], values[second], cases[first], draws=2000, seed=123)
+        found = statistics.compare(values[first], values[second], cases[first], draws=draws, seed=seed)
         near(found.difference, wanted["mean_diff"], atol=1e-9)
         near([found.low, found.high], wanted["ci95_cluster_percentile"], atol=1e-9)
         near(found.p_wilcoxon, wanted["wilcoxon_p_exact"], atol=1e-9)
