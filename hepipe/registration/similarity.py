@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 from hepipe.registration.ncc import FixedWindows, blur
 
@@ -32,7 +32,7 @@ MIN_PX = 500
 """Fewer px of common tissue say nothing."""
 
 
-def mutual_information(a: Float32[np.ndarray, " n"], b: Float32[np.ndarray, " n"]) -> float:
+def mutual_information(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
     """Normalised mutual information (H(a) + H(b)) / H(a, b) of paired samples: 1 nothing in common, 2 the same.
 
     Studholme, Hill and Hawkes 1998, with scikit-image's 100 bins; nan for fewer than `MIN_PX` samples. Few samples
@@ -46,7 +46,7 @@ def mutual_information(a: Float32[np.ndarray, " n"], b: Float32[np.ndarray, " n"
     return 2.0 if together == 0 else (_entropy(joint.sum(axis=0)) + _entropy(joint.sum(axis=1))) / together
 
 
-def correlation(a: Float32[np.ndarray, " n"], b: Float32[np.ndarray, " n"]) -> float:
+def correlation(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
     """Pearson's correlation of paired samples, -1 to 1; nan for fewer than `MIN_PX` samples or a constant."""
     if len(a) < MIN_PX or min(float(a.std()), float(b.std())) < 1e-6:
         return math.nan
