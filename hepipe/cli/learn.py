@@ -151,7 +151,6 @@ def _predict_split(
     from hepipe.dataset.normalize import told_normalization
     from hepipe.errors import ConfigError
     from hepipe.inference.tiles import crop_of, predict_split, prediction_cost, tiles_as_trained
-    from hepipe.models.catalog import find_entry
     from hepipe.models.finished import (
         build_method,
         device_of,
@@ -161,7 +160,7 @@ def _predict_split(
         read_finished_provenance,
         read_state,
     )
-    from hepipe.models.resolved import read_resolved
+    from hepipe.models.resolved import entry_of, read_resolved
     from hepipe.models.spending import spending
     from hepipe.specs.dataset import Split
     from hepipe.specs.training import EvaluationSpec
@@ -178,7 +177,7 @@ def _predict_split(
     tiles = tiles_as_trained(
         index, cast(Split, split), run, told, mpp_slack=evaluation.mpp_slack, normalization=normalization
     )
-    entry = find_entry(run.model, where=f"runs.{run.name}.model")
+    entry = entry_of(run, where=f"runs.{run.name}.model")
     crop_px = crop_of(entry, run.preset, side_px=tiles.side_px, wanted_px=evaluation.tile_px) if tiles.rows else 0
     if not tiles.rows:
         typer.echo(f"split {split} holds no tile; the store of virtual tiles is empty", err=True)

@@ -215,12 +215,13 @@ class SplitTiles:
         row = self.rows[place]
         return self._kept((name, place), viewed_mask(self._stores[row.store].read_mask(name, row.number), self.side_px))
 
-    def check_carries(self, needs: Sequence[str], *, model: str) -> None:
+    def check_carries(self, needs: Sequence[str], *, model: str, instead: Sequence[str] = ()) -> None:
         """Whether every tile has what a model reads beside both stains.
 
         Args:
             needs: Of the model's preset.
             model: What asks for it, in words.
+            instead: Its presets that do without.
 
         Raises:
             StoreError: Some have not; it says which, and what to do.
@@ -235,10 +236,11 @@ class SplitTiles:
         scoreless = [row for row in self.rows if row.her2_score not in SCORES]
         if "score" in needs and scoreless:
             cases = sorted({row.case_id or "unknown" for row in scoreless})
+            without_it = f"preset {' or '.join(instead)}" if instead else "a model without it"
             raise StoreError(
                 f"{model} needs the HER2 score of each tile, which {len(scoreless)} of {len(self.rows)} tiles of split "
                 f"{self.split} lack (cases {_several(cases)}); fill her2_score of these cases in the slide sheet, or "
-                "import.score_pattern of an imported set, and assemble it again; or choose a model without it"
+                f"import.score_pattern of an imported set, and assemble it again; or choose {without_it}"
             )
 
     def score(self, place: int) -> int:

@@ -22,7 +22,7 @@ from hepipe.errors import ConfigError, StoreError
 from hepipe.importers.files import PICTURE_ERRORS
 from hepipe.inference.pictures import Rgb, Source, Sources, pixels_sha256, read_all
 from hepipe.inference.sweep import sweep
-from hepipe.models.catalog import Entry, find_entry
+from hepipe.models.catalog import Entry
 from hepipe.models.finished import (
     build_method,
     device_of,
@@ -33,7 +33,7 @@ from hepipe.models.finished import (
     read_state,
 )
 from hepipe.models.method import Method
-from hepipe.models.resolved import ResolvedRun, read_resolved
+from hepipe.models.resolved import ResolvedRun, entry_of, read_resolved
 from hepipe.progress import watched
 from hepipe.stores.partial import told as errors_told
 from hepipe.stores.provenance import Provenance
@@ -89,7 +89,7 @@ def open_run(folder: Path, *, device: str | None = None) -> OpenedRun:
     if not model.is_file():
         raise ConfigError(f"{folder}: this run has no finished model yet; train it to its end")
     run = read_resolved(config)
-    entry = find_entry(run.model, where=f"{config}: model")
+    entry = entry_of(run, where=f"{config}: model")
     made = read_finished_provenance(model)
     # Not by the record's digest: a later version of hepipe may know more settings, with defaults.
     unlike = [

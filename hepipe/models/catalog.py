@@ -7,7 +7,7 @@ model without torch.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -92,6 +92,10 @@ class Entry:
     def needs_of(self, preset: str) -> tuple[str, ...]:
         """What the batch of a preset must carry."""
         return tuple(dict.fromkeys([*self.needs.get("*", ()), *self.needs.get(preset, ())]))
+
+    def presets_without(self, needs: Sequence[str]) -> tuple[str, ...]:
+        """The presets whose batch need carry none of these."""
+        return tuple(preset for preset in self.presets if not {*needs} & {*self.needs_of(preset)})
 
     def parts_of(self, preset: str) -> dict[str, PartNeed]:
         """The parts that a preset takes."""

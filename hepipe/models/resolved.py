@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from hepipe.errors import ConfigError, StoreError
-from hepipe.models.catalog import PartNeed, Published, budget_problems, check_choice
+from hepipe.models.catalog import Entry, PartNeed, Published, budget_problems, check_choice, find_entry
 from hepipe.specs.base import Spec
 from hepipe.specs.start import RUN
 from hepipe.specs.training import RunSpec, TrainingSpec
@@ -105,6 +106,19 @@ def misfit(model: str, config: Spec, training: TrainingSpec) -> str:
     """What of a protocol a model cannot follow, beyond the literal SIZE, as its file says; empty for nothing."""
     module = zoo_module(model)
     return module.misfit(config, training) if hasattr(module, "misfit") else ""
+
+
+def entry_of(run: ResolvedRun, *, where: str) -> Entry:
+    """The entry of a run's model, with the sides that it takes as the run's options have it.
+
+    Raises:
+        ConfigError: No such model.
+    """
+    entry, module = find_entry(run.model, where=where), zoo_module(run.model)
+    if not hasattr(module, "multiple"):
+        return entry
+    config = type(module.PRESETS[run.preset]).model_validate(dict(run.config))
+    return replace(entry, size={**entry.size, run.preset: {"multiple": module.multiple(config)}})
 
 
 def resolve_run(name: str, run: RunSpec) -> ResolvedRun:

@@ -22,6 +22,7 @@ from hepipe.models.start import read_start
 from hepipe.specs.base import Spec
 from hepipe.specs.start import RUN, from_words
 from hepipe.specs.training import RunSpec, TrainingSpec
+from hepipe.training.claim import claimed
 from hepipe.training.train import train_run
 from hepipe.training.watch import find_choice
 from hepipe.weights.start import MODEL, start_files
@@ -105,9 +106,13 @@ def plan(
         if training["crop_px"] != TrainingSpec().crop_px:
             lines.append(f"crops of {training['crop_px']} px: {model} {preset} takes {entry.size_in_words(preset)}, ")
             lines[-1] += f"tiles are {tiles.side_px} px; --set crop_px=… takes others"
-    tiles.check_carries(entry.needs_of(preset), model=f"{model} {preset}")
+    needs = entry.needs_of(preset)
+    tiles.check_carries(needs, model=f"{model} {preset}", instead=entry.presets_without(needs))
     name = f"{model}-{preset}-s{seed}"
     folders = dict(part_folders or {})
+    for part, folder in folders.items():
+        if not (folder / CONFIG).is_file():
+            raise ConfigError(f"--part {part}={folder}: no run; give the folder that `hepipe train` wrote")
     spec = _validated(
         RunSpec,
         {
@@ -162,8 +167,10 @@ def carry_out(plan: Plan) -> None:
         StoreError: Another process trains in it.
     """
     if rank() == 0:
-        _check_folder(plan)
-        write_resolved(plan.out / CONFIG, plan.run)
+        # Claimed, for the record of a training that has just begun is not replaced.
+        with claimed(plan.out, run=plan.run.name):
+            _check_folder(plan)
+            write_resolved(plan.out / CONFIG, plan.run)
     wait_for_all()
     train_run(
         plan.run,
@@ -189,6 +196,8 @@ def _check_folder(plan: Plan) -> None:
                 f"{plan.out}: holds {', '.join(map(ascii, others[:3]))} and no run; name a new folder by --out"
             )
         return
+    if not any((plan.out / name).exists() for name in (MODEL, HISTORY)) and not any(plan.out.glob("resume/*")):
+        return  # It ended before there was anything to go on with, by a wrong setting as a rule.
     there = read_resolved(plan.out / CONFIG)
     if there.digest == plan.run.digest and there.provenance.inputs == plan.run.provenance.inputs:
         return

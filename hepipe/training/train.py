@@ -105,7 +105,8 @@ def _train_claimed(
     parts = load_parts(run, part_folders, training=True)
     start = read_start(run, init_files) if init_files else Start()
     tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb)
-    tiles.check_carries(run.needs, model=f"{run.model} {run.preset}")
+    entry = find_entry(run.model, where=f"runs.{run.name}.model")
+    tiles.check_carries(run.needs, model=f"{run.model} {run.preset}", instead=entry.presets_without(run.needs))
     normalization = find_normalization(spec.normalize, tiles.cases, tiles.case_pixels)
     if normalization is not None:
         tiles = SplitTiles(index, "train", mpp=spec.mpp, cache_mb=spec.cache_mb, normalization=normalization)
@@ -151,7 +152,6 @@ def _train_claimed(
     log = History(run.name, events=model.parent / "tensorboard" if spec.tensorboard and rank() == 0 else None)
     resume = ResumeFolder(model.parent / "resume", key=digest(inputs), rank=rank(), n_ranks=n_ranks())
     account = model.parent / COST if rank() == 0 else None
-    entry = find_entry(run.model, where=f"runs.{run.name}.model")
     helped = proposing_what_helps(run, entry, batch_norm=has_batch_norm(method), n_ranks=n_ranks())
     with helped, spending(account, _cost(run, method, len(tiles), resume.key, model, device), device=device) as spent:
         state = train_method(

@@ -52,7 +52,10 @@ def read_torch(path: Path) -> Any:
                 "tensors alone, such as torch.save(loaded['model'], 'plain.pth'), or loaded.state_dict() of a whole "
                 "network; then give plain.pth"
             ) from None
-        raise WeightsError(f"{path.name}: not a torch file of plain tensors ({type(error).__name__})") from None
+        raise WeightsError(
+            f"{path.name}: not a torch file of plain tensors ({type(error).__name__}); give a checkpoint (.pth, .pt or "
+            ".safetensors) that is whole"
+        ) from None
 
 
 def read_groups(path: Path) -> dict[str, dict[str, Tensor]]:

@@ -299,11 +299,15 @@ def from_released(state: Mapping[str, Tensor], *, network: Literal["network"], c
 _TABLES = {"m_t", "m_tminus", "variance_t", "variance_tminus", "variance_t_tminus", "posterior_variance_t"}
 
 
+def multiple(config: Config) -> int:
+    """What divides the sides that the network takes, px."""
+    return int(config.patch_px * 2 ** (len(config.multipliers) - 1))
+
+
 def misfit(config: Config, training: TrainingSpec) -> str:
     """Why the network cannot halve the crops of a protocol as often as its options say; empty when it can."""
-    levels = len(config.multipliers)
-    of = f"{levels} multipliers and options.patch_px: {config.patch_px}"
-    return multiple_misfit(training.crop_px, config.patch_px * 2 ** (levels - 1), of=of)
+    of = f"{len(config.multipliers)} multipliers and options.patch_px: {config.patch_px}"
+    return multiple_misfit(training.crop_px, multiple(config), of=of)
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:

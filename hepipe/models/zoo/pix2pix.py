@@ -150,9 +150,14 @@ def from_released(
     return ours
 
 
+def multiple(config: Config) -> int:
+    """What divides the sides that the generator takes, px."""
+    return int(2**config.downs)
+
+
 def misfit(config: Config, training: TrainingSpec) -> str:
     """Why the generator cannot halve the crops of a protocol as often as its options say; empty when it can."""
-    return multiple_misfit(training.crop_px, 2**config.downs, of=f"options.downs: {config.downs}")
+    return multiple_misfit(training.crop_px, multiple(config), of=f"options.downs: {config.downs}")
 
 
 def build(config: Config, parts: Mapping[str, Part]) -> Method:

@@ -97,6 +97,19 @@ def test_a_model_of_fixed_multiples_takes_odd_sizes_by_crops_and_padding(data, h
     )
 
 
+def test_options_that_halve_a_picture_more_often_are_kept_to_when_staining(data, he, tmp_path):
+    run = train(data, tmp_path / "deep", "pix2pix", "--set", "downs=6", "--set", "crop_px=64")
+    Image.new("RGB", (96, 96)).save(he / "e.png")
+    code, said = hepipe("predict", run, "--he", he, "--mpp", 0.5, "--out", tmp_path / "out")
+    assert code == 0, said
+    record = json.loads((tmp_path / "out/provenance.json").read_text())
+    assert {facts["tile_px"] for facts in record["pictures"].values()} == {64}
+    assert pixels(tmp_path / "out/e.png").shape == (96, 96, 3)
+    assert "--tile-px 32: pix2pix tiny takes multiples of 64 px, such as 64" in refused(
+        "predict", run, "--he", he, "--mpp", 0.5, "--out", tmp_path / "other", "--tile-px", 32
+    )
+
+
 def test_crops_are_the_largest_that_fit_and_padding_only_what_none_fits():
     entry = catalog()["pix2pix"]
     assert crop_for(entry, "paper", (1024, 700)) == 512

@@ -66,6 +66,34 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(data, make_index
     assert "dataset is set there and other here; dataset_fingerprint is abc there and xyz here" in said
 
 
+def test_a_run_that_ended_before_it_learnt_anything_gives_its_folder_to_the_next(data, tmp_path):
+    words = ("train", "pix2pix", "--data", data, "--preset", "tiny", "--out", tmp_path / "run", *FEW)
+    code, said = hepipe(*words, "--set", "lr=1e30")
+    assert code == 2, said
+    assert "became nan" in said
+    assert "if there is one, is from before" in said
+    said = trained(data, tmp_path / "run")
+    assert "done; stain with" in said
+    assert read_resolved(tmp_path / "run" / "config.json").config["lr"] == pix2pix.PRESETS["tiny"].lr
+    said = refused(*words, "--set", "lr=0.1")
+    assert "holds another run: config.lr is 0.0002 there and 0.1 here" in said
+
+
+def test_a_part_that_is_no_run_is_named(data, tmp_path):
+    words = ("train", "pix2pix", "--data", data, "--preset", "tiny", "--device", "cpu")
+    assert f"--part encoder={tmp_path}: no run; give the folder" in refused(*words, "--part", f"encoder={tmp_path}")
+
+
+def test_a_model_that_is_built_for_one_side_gets_a_crop_of_that_side(make_index, tmp_path):
+    larger = with_card(make_index({"train": 2, "val": 1}, tile_px=128))
+    code, said = hepipe("train", "bcistainer", "--data", larger, "--preset", "tiny", "--out", tmp_path / "run", *FEW)
+    assert code == 0, said
+    assert "crops of 64 px: bcistainer tiny takes multiples of 8 px, tiles are 128 px; --set crop_px=… takes" in said
+    assert "--set options.full_size: 64 px, but training crops are 128 px" in refused(
+        "train", "bcistainer", "--data", larger, "--preset", "tiny", "--set", "crop_px=128", "--device", "cpu"
+    )
+
+
 def test_a_folder_with_other_files_is_not_written_into(data, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("x")
@@ -148,6 +176,12 @@ def test_tiles_that_lack_what_a_model_needs_stop_it_before_anything(make_index, 
     words = ("--data", bare, "--preset", "tiny", "--out", tmp_path / "run", *FEW)
     assert f"pixel_map tiny {message}" in refused("train", "pixel_map", *words)
     assert not (tmp_path / "run").exists()
+
+
+def test_without_scores_the_preset_that_needs_none_is_named(make_index, tmp_path):
+    bare = with_card(make_index({"train": 2}, tile_px=64, score=None, folder="bare"))
+    words = ("--data", bare, "--preset", "tiny", "--out", tmp_path / "run", *FEW)
+    assert "assemble it again; or choose preset without_levels" in refused("train", "bcistainer", *words)
 
 
 def test_a_finished_run_is_where_another_begins(data, tmp_path):
