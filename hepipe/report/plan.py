@@ -23,7 +23,7 @@ from hepipe.specs.dataset import Split
 from hepipe.stores.costs import Cost, Expected, Rate, Workload
 from hepipe.stores.tables import INDEX, read_columns
 
-NOT_COUNTED = "its tiles are not counted yet: run `snakemake datasets` first"
+NOT_COUNTED = "its tiles are not counted yet: run `hepipe run datasets` first"
 
 
 @dataclass(frozen=True)

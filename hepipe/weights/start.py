@@ -37,7 +37,7 @@ def start_files(init_from: Mapping[str, str], *, runs: Path | None = None) -> di
             path = _in_weights(str(path).removeprefix(WEIGHTS))
         if not path.exists():
             raise WeightsError(
-                f"init_from: nothing at {path}; give run:NAME of this config, a run's folder, a checkpoint, or a "
+                f"init_from: nothing at {path}; give a run's folder (in a config also run:NAME), a checkpoint, or a "
                 "folder with latest_net_G.pth and its like"
             )
         end = f"#{group}" if group else ""

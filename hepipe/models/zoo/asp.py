@@ -60,7 +60,7 @@ class Config(Spec):
     head_width: int = Field(256, gt=0, description="Of the projections.")
     places: int = Field(256, gt=0, description="Patches contrasted per image and layer.")
     temperature: float = Field(0.07, gt=0)
-    gan: Gan = "lsgan"
+    gan: Gan = Field("lsgan", description="wgangp comes without its gradient penalty.")
     gan_weight: float = Field(1.0, ge=0)
     nce_weight: float = Field(10.0, ge=0, description="Of the contrast with the H&E.")
     asp_weight: float = Field(10.0, ge=0, description="Of the contrast with the real IHC.")

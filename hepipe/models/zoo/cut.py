@@ -59,7 +59,7 @@ class Config(Spec):
     places: int = Field(256, gt=0, description="Patches contrasted per image and layer.")
     temperature: float = Field(0.07, gt=0)
     across_batch: bool = Field(False, description="The patches of all images of a batch are negatives.")
-    gan: Gan = "lsgan"
+    gan: Gan = Field("lsgan", description="wgangp comes without its gradient penalty.")
     nce_weight: float = Field(1.0, ge=0)
     identity_nce: bool = Field(True, description="Also contrast G(ihc) with ihc; both terms then count half.")
     flip_equivariance: bool = Field(False, description="Half of the batches are stained mirrored, as in FastCUT.")

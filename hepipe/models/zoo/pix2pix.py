@@ -50,7 +50,7 @@ class Config(Spec):
     judge_width: int = Field(64, gt=0, description="Channels of the discriminator's first layer.")
     judge_layers: int = Field(3, gt=0, description="Of the patch discriminator; 3 sees 70 px.")
     norm: Literal["batch", "instance"] = Field("batch", description="Of both networks.")
-    gan: Gan = "vanilla"
+    gan: Gan = Field("vanilla", description="wgangp comes without its gradient penalty.")
     l1_weight: float = Field(100.0, ge=0)
     lr: float = Field(2e-4, gt=0)
     betas: tuple[float, float] = (0.5, 0.999)

@@ -49,7 +49,7 @@ class Config(Spec):
     judge_width: int = Field(64, gt=0, description="Channels of the discriminator's first layer.")
     judge_layers: int = Field(3, gt=0)
     norm: Literal["batch", "instance"] = Field("batch", description="Of both networks.")
-    gan: Gan = "vanilla"
+    gan: Gan = Field("vanilla", description="wgangp comes without its gradient penalty.")
     octave_weights: tuple[float, ...] = Field(
         (25.0, 25.0, 25.0, 25.0), min_length=1, description="Of L1 at each octave, the picture itself first."
     )
