@@ -24,29 +24,28 @@ class Bar:
         steps: That it may take.
         falls: Its loss, or the terms named, end at most at this share of their start.
         terms: That must fall.
-        mae: Of the picture, as a share of the untrained model's, and below that of the copied H&E; None: not asked.
+        mae: Of the picture, as a share of the untrained model's, and below that of the copied H&E.
         rings: Whether brown must lie where it does in the IHC.
     """
 
     steps: int
     falls: float
     terms: tuple[str, ...]
-    mae: float | None = None
+    mae: float
     rings: bool = True
 
 
-# A model that is told what to draw is held to the picture. CUT never sees which IHC belongs to an H&E, and the contrast
-# of ASP compares features of patches, not colours: theirs are the terms that they lower, and the mean colours. Rings
-# come last in pix2pix, with its dropout, and in CSSP2P: after 300 steps neither had any.
+# Rings come last: in pix2pix, with its dropout, and in CSSP2P there were none after 300 steps. CUT sees the four IHC
+# without knowing whose they are; that is enough for it.
 BARS = {
     "bbdm": Bar(200, 0.6, ("network.loss",), mae=0.5),
     "bcistainer": Bar(300, 0.4, ("generator.pixel",), mae=0.4),
     "pix2pix": Bar(1500, 0.2, ("generator.l1",), mae=0.1),
     "pyramid_pix2pix": Bar(300, 0.5, ("generator.octave1", "generator.octave2"), mae=0.4),
     "cssp2p": Bar(1500, 0.3, ("generator.pyramid",), mae=0.25),
-    "cut_pyramid": Bar(300, 0.6, ("generator.contrast", "generator.pyramid"), mae=0.5, rings=False),
-    "asp": Bar(300, 0.6, ("generator.contrast", "generator.asp", "generator.pyramid"), rings=False),
-    "cut": Bar(300, 0.8, ("generator.contrast",), rings=False),
+    "cut_pyramid": Bar(600, 0.6, ("generator.contrast", "generator.pyramid"), mae=0.3),
+    "asp": Bar(600, 0.6, ("generator.contrast", "generator.asp", "generator.pyramid"), mae=0.3),
+    "cut": Bar(600, 0.6, ("generator.contrast", "generator.identity"), mae=0.3),
     "pixel_map": Bar(300, 0.5, ("map.loss",), mae=0.5, rings=False),
 }
 FASTEST = ("pyramid_pix2pix",)
@@ -72,9 +71,8 @@ def check(model):
         values = learned.losses[term]
         assert np.mean(values[-20:]) < bar.falls * np.mean(values[:5]), term
     before, after = learned.mae
-    if bar.mae is not None:
-        assert after < bar.mae * before or after < 0.3 * COPIED
-        assert after < 0.8 * COPIED
+    assert after < bar.mae * before or after < 0.3 * COPIED
+    assert after < 0.8 * COPIED
     if bar.rings:
         assert contrast_of_rings(learned.virtual) > 0.3 * contrast_of_rings(BATCH.ihc)
     # Mean colours come near the IHC's, whatever else is asked.
